@@ -1,0 +1,56 @@
+# One way to do every chore. `make` alone lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --quiet pyproject.toml
+
+.PHONY: help init run test check lint format lock clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+init: $(VENV)/.run ## make .venv with exactly the locked dependencies
+
+run: $(VENV)/.run ## start everything in this terminal and replay a session (Ctrl-C ends it)
+	@exec $(BIN)/python manage.py up
+
+test: check ## everything that must hold: the checks, then the whole suite on real servers
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## format, lint, types, floors, migrations, locks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py check --fail-level WARNING
+	$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+	$(BIN)/python manage.py checklock
+
+lint: check ## the same as check
+
+format: $(VENV)/.dev ## write the code in its one format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(VENV)/.dev ## compile the requirement files anew (needs a package index)
+	$(COMPILE) --upgrade -o requirements.txt
+	$(COMPILE) --upgrade --extra dev -c requirements.txt -o requirements-dev.txt
+
+clean: ## remove the environment and the caches; the data folder stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Batonic needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp says which lock is installed: nothing is done again until the lock changes.
+$(VENV)/.run: requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,69 @@
+"""Combinations of settings that work and are probably not meant: system checks with an id and a hint. Floor 5.
+
+A value that cannot work stops the process in env.py already.
+"""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Tags, Warning, register
+
+Found = list[CheckMessage]
+
+
+@register(Tags.security)
+def public_read(**_: Any) -> Found:
+    """Say that strangers can read."""
+    if not settings.PUBLIC_READ:
+        return []
+    return [
+        Warning(
+            "PUBLIC_READ=1: anyone who reaches this site can read books and history, without a login.",
+            hint="Unset PUBLIC_READ, unless this is what you want.",
+            id="batonic.W001",
+        )
+    ]
+
+
+@register(Tags.security, deploy=True)
+def database_password(**_: Any) -> Found:
+    """Say that the database lets anybody in."""
+    database: dict[str, Any] = settings.DATABASES["default"]
+    if database["PASSWORD"] or "passfile" in database["OPTIONS"]:
+        return []
+    return [
+        Warning(
+            "The connection to PostgreSQL has no password.",
+            hint="Set POSTGRES_PASSWORD, or put the password into PG_CONNINFO.",
+            id="batonic.W002",
+        )
+    ]
+
+
+@register(Tags.security)
+def https_without_proxy(**_: Any) -> Found:
+    """Say that every request would be redirected for ever: the web process itself speaks plain HTTP."""
+    if not settings.HTTPS or settings.BEHIND_PROXY:
+        return []
+    return [
+        Warning(
+            "HTTPS=1 without BEHIND_PROXY=1: every request is redirected to https, the answer to that one included.",
+            hint="Put a proxy that ends TLS in front, and set BEHIND_PROXY=1.",
+            id="batonic.W003",
+        )
+    ]
+
+
+@register()
+def two_feeds(**_: Any) -> Found:
+    """Say that the engine looks for our streamer on another port than where it listens."""
+    ours = settings.FEED_HOST in ("127.0.0.1", "localhost", "streamer")
+    if not ours or settings.FEED_PORT == settings.STREAMER_TCP_PORT:
+        return []
+    return [
+        Warning(
+            f"The engine connects to port {settings.FEED_PORT}; our streamer listens on {settings.STREAMER_TCP_PORT}.",
+            hint="Set FEED_PORT to STREAMER_TCP_PORT, unless another feed runs on this machine.",
+            id="batonic.W004",
+        )
+    ]

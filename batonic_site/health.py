@@ -1,0 +1,136 @@
+"""Is it alive, is it ready, and is each part of the pipeline at work. Floor 5.
+
+/livez and /readyz are for supervisors: public, and they tell nothing. /api/health is for people and tells everything.
+"""
+
+import http.client
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+import redis
+from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, JsonResponse
+from ninja import Router, Schema
+
+from batonic_site.services.valkey import connect
+from orderbook.live import ENGINE_STATUS_KEY, EngineStatus
+from replay.auth import READ_AUTH
+from replay.streamer.remote import StreamerRemote, StreamerUnreachable
+
+router = Router()
+
+ANY_HOST: Final = ("0.0.0.0", "::")  # noqa: S104  (compared with, not bound)
+
+
+class Health(Schema):
+    """spec.md's fields, and why ``ok`` is false."""
+
+    ok: bool
+    streamer_control_ok: bool
+    feed_ok: bool
+    feed_path: str
+    feed_size_bytes: int
+    reasons: list[str]
+
+
+@login_not_required
+def livez(request: HttpRequest) -> JsonResponse:
+    """Answer that the process runs; look at nothing else."""
+    return JsonResponse({"ok": True})
+
+
+@login_not_required
+def readyz(request: HttpRequest) -> JsonResponse:
+    """Answer 200 when requests can be served, else 503 with the name of what is missing."""
+    missing = [name for name, check in _SERVICES.items() if failure(check)]
+    return JsonResponse({"ok": not missing, "missing": missing}, status=503 if missing else 200)
+
+
+@router.get("/health", auth=READ_AUTH, response=Health)
+def health(request: HttpRequest) -> dict[str, Any]:
+    """Tell which part of the pipeline works."""
+    reasons = [f"{name}: {why}" for name, check in _SERVICES.items() if (why := failure(check))]
+    control_fault = failure(check_streamer)
+    feed_fault = failure(check_engine)
+    reasons += [f"{name}: {why}" for name, why in (("streamer", control_fault), ("engine", feed_fault)) if why]
+    return {
+        "ok": not reasons,
+        "streamer_control_ok": not control_fault,
+        "feed_ok": not feed_fault,
+        "feed_path": str(settings.FEED_PATH),
+        "feed_size_bytes": _size(settings.FEED_PATH),
+        "reasons": reasons,
+    }
+
+
+def engine_status(client: "redis.Redis") -> EngineStatus | None:
+    """Return what the engine last said of itself; None when it has been silent for some seconds."""
+    text = client.get(ENGINE_STATUS_KEY)
+    if text is None:
+        return None
+    status: EngineStatus = json.loads(text)
+    return status
+
+
+class _Fault(Exception):
+    """A part that answers, and is not well."""
+
+
+def failure(check: Callable[[], None]) -> str:
+    """Return why a check fails; empty when it does not."""
+    try:
+        check()
+    except (_Fault, DatabaseError, psycopg.Error, redis.RedisError, StreamerUnreachable, OSError) as error:
+        return str(error).strip() or type(error).__name__
+    return ""
+
+
+def _check_database() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def _check_redis() -> None:
+    with connect(settings.REDIS_URL) as client:
+        client.ping()
+
+
+def check_web() -> None:
+    """Ask the web process of this machine, by a name that it accepts."""
+    host = "127.0.0.1" if settings.WEB_HOST in ANY_HOST else settings.WEB_HOST
+    with closing(http.client.HTTPConnection(host, settings.WEB_PORT, timeout=3)) as connection:
+        connection.request("GET", "/readyz", headers={"Host": settings.ALLOWED_HOSTS[0].lstrip("*.") or "localhost"})
+        response = connection.getresponse()
+        if response.status != 200:
+            raise _Fault(f"{response.status} {response.read(200).decode(errors='replace')}")
+
+
+def check_streamer() -> None:
+    with closing(StreamerRemote(settings.REDIS_URL)) as remote:
+        status = remote.status()
+    if status is None:
+        raise _Fault("no heartbeat; is `manage.py runstreamer` running?")
+
+
+def check_engine() -> None:
+    with connect(settings.REDIS_URL) as client:
+        status = engine_status(client)
+    if status is None:
+        raise _Fault("no heartbeat; is `manage.py runengine` running?")
+    if status["state"] == "connecting":
+        raise _Fault(f"not connected to the feed {settings.FEED_HOST}:{settings.FEED_PORT}")
+    if status["degraded"]:
+        raise _Fault("; ".join(f"{sink} degraded: {why}" for sink, why in status["degraded"].items()))
+
+
+_SERVICES: dict[str, Callable[[], None]] = {"database": _check_database, "redis": _check_redis}
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,60 @@
+"""Where log records go: standard error, one JSON object a line, or readable text on a terminal. Floor 5.
+
+Modules use `logging.getLogger(__name__)` or `structlog.get_logger()`; both end here.
+"""
+
+import logging.config
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from structlog.typing import Processor
+
+
+def configure(options: Mapping[str, Any]) -> None:
+    """Set logging up for this process; Django calls it with settings.LOGGING, which holds the level."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        structlog.stdlib.ExtraAdder(),
+    ]
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "line": {
+                    "()": structlog.stdlib.ProcessorFormatter,
+                    "foreign_pre_chain": shared,
+                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers()],
+                }
+            },
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+            "root": {"handlers": ["stderr"], "level": options["level"]},
+            "loggers": {
+                "axes.apps": {"level": "WARNING"},  # introduces itself in every process
+                "daphne": {"level": "WARNING"},
+                "django.channels.server": {"level": "WARNING"},  # one line a request otherwise
+            },
+        }
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            *shared[:-1],
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def _renderers() -> list[Processor]:
+    if sys.stderr.isatty():
+        return [structlog.dev.ConsoleRenderer(timestamp_key="ts")]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]

@@ -1,0 +1,179 @@
+"""The assembly: health, routing, refusals, logs, and what the processes must not import."""
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from channels.layers import get_channel_layer
+from channels.testing import WebsocketCommunicator
+from django.test import Client
+from django.urls import Resolver404, resolve
+
+from batonic_site import logs
+from batonic_site.asgi import application
+from orderbook.live import ENGINE_STATUS_KEY, EngineStatus
+from replay.streamer.remote import STATUS_KEY
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def engine_status(**changes: object) -> str:
+    status = EngineStatus(
+        state="streaming", run_id="r", records=0, records_per_s=0, snapshots=0, snapshots_stored=0, queue_items=0,
+        symbols={}, feed_path="", feed_size_bytes=0, degraded={}, ts="",
+    )  # fmt: skip
+    return json.dumps(status | changes)
+
+
+def test_livez_and_readyz_answer_anybody(client, db, redis_client):
+    assert client.get("/livez").json() == {"ok": True}
+    assert client.get("/readyz").json() == {"ok": True, "missing": []}
+
+
+def test_readyz_names_what_is_missing_and_nothing_else(client, db, settings, free_port):
+    settings.REDIS_URL = f"redis://:secret@127.0.0.1:{free_port()}/0"
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json() == {"ok": False, "missing": ["redis"]}
+
+
+def test_health_needs_a_reader(client, db):
+    assert client.get("/api/health").status_code == 401
+
+
+def test_health_tells_which_part_is_down(admin_client, redis_client, settings, data_folder):
+    settings.FEED_PATH.write_text("{}\n")
+    health = admin_client.get("/api/health").json()
+    assert health["ok"] is False and health["streamer_control_ok"] is False and health["feed_ok"] is False
+    assert health["feed_path"] == str(settings.FEED_PATH) and health["feed_size_bytes"] == 3
+    assert [reason.split(":")[0] for reason in health["reasons"]] == ["streamer", "engine"]
+
+
+def test_health_is_ok_when_every_part_is(admin_client, redis_client):
+    redis_client.set(ENGINE_STATUS_KEY, engine_status())
+    redis_client.set(STATUS_KEY.format(feed="main"), json.dumps({"state": "IDLE"}))
+    health = admin_client.get("/api/health").json()
+    assert health["ok"] is True and health["reasons"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"state": "connecting"}, "engine: not connected to the feed 127.0.0.1:9000"),
+        ({"degraded": {"jsonl": "disk full"}}, "engine: jsonl degraded: disk full"),
+    ],
+)
+def test_health_tells_what_the_engine_suffers_from(admin_client, redis_client, settings, change, reason):
+    settings.FEED_HOST, settings.FEED_PORT = "127.0.0.1", 9000
+    redis_client.set(ENGINE_STATUS_KEY, engine_status(**change))
+    health = admin_client.get("/api/health").json()
+    assert health["feed_ok"] is False and reason in health["reasons"]
+
+
+def test_a_stranger_is_sent_to_the_login_from_every_page(client, db):
+    for path in ("/", "/history/", "/api/docs", "/api/openapi.json"):
+        response = client.get(path)
+        assert response.status_code == 302 and response["Location"].startswith("/login/"), path
+
+
+def test_the_api_page_describes_every_route_and_loads_nothing_from_elsewhere(admin_client):
+    schema = admin_client.get("/api/openapi.json").json()
+    assert {"/api/health", "/api/symbols", "/api/latest", "/api/range", "/api/history", "/api/feed"} <= set(
+        schema["paths"]
+    )
+    page = admin_client.get("/api/docs")
+    assert b"https://" not in page.content
+    assert "style-src 'self' 'unsafe-inline'" in page["Content-Security-Policy"]
+    assert "unsafe-inline" not in admin_client.get("/login/")["Content-Security-Policy"]
+
+
+def test_errors_of_the_api_have_one_form(admin_client):
+    assert admin_client.get("/api/nothing-here").json() == {"detail": "Not Found"}
+    missing = admin_client.get("/api/history")
+    assert missing.status_code == 400 and isinstance(missing.json()["detail"], str)
+
+
+def test_an_accident_in_the_api_is_told_without_a_trace(monkeypatch, db):
+    client = Client(raise_request_exception=False)
+    monkeypatch.setattr("batonic_site.health.connection", None)
+    response = client.get("/readyz")
+    assert response.status_code == 500 and b"Traceback" not in response.content
+
+
+def test_every_api_route_is_open_to_its_own_guards_only(db):
+    """LoginRequiredMiddleware would answer programs with a redirect to a page."""
+    for path in ("/api/health", "/api/symbols", "/api/latest", "/api/feed", "/api/control/replay/status"):
+        try:
+            assert resolve(path).func.login_required is False, path
+        except Resolver404:
+            pytest.fail(f"{path} is not there")
+
+
+async def test_a_websocket_to_an_unknown_address_is_refused():
+    communicator = WebsocketCommunicator(application, "/elsewhere", headers=[(b"origin", b"http://localhost")])
+    connected, _ = await communicator.connect()
+    assert not connected
+
+
+async def test_a_websocket_from_a_foreign_page_is_refused():
+    communicator = WebsocketCommunicator(application, "/ws", headers=[(b"origin", b"http://evil.example.com")])
+    connected, _ = await communicator.connect()
+    assert not connected
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_program_without_origin_cannot_use_a_cookie(admin_client, redis_client):
+    cookie = f"sessionid={admin_client.cookies['sessionid'].value}".encode()
+    page = WebsocketCommunicator(application, "/ws", headers=[(b"cookie", cookie), (b"origin", b"http://localhost")])
+    connected, _ = await page.connect()
+    assert connected
+    await page.disconnect()
+    program = WebsocketCommunicator(application, "/ws", headers=[(b"cookie", cookie)])
+    connected, _ = await program.connect()
+    assert not connected
+
+
+async def test_an_idle_channel_stays_open_longer_than_the_socket_timeout_of_redis_py(redis_client):
+    layer = get_channel_layer()
+    channel = await layer.new_channel()
+    await layer.group_add("idle", channel)
+    waiting = asyncio.create_task(layer.receive(channel))
+    done, _ = await asyncio.wait([waiting], timeout=12)
+    assert not done, "an idle wait must not end by itself"
+    await layer.group_send("idle", {"type": "hello"})
+    assert await asyncio.wait_for(waiting, 2) == {"type": "hello"}
+    await layer.flush()
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [("batonic_site.asgi", "numba"), ("orderbook.book.reference", "django"), ("orderbook.book.reference", "numba")],
+)
+def test_processes_do_not_load_what_they_do_not_need(module, absent):
+    code = f"import sys, {module}; sys.exit({absent!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
+
+
+def test_log_lines_cannot_be_forged_and_carry_their_fields(capfd):
+    logs.configure({"level": "INFO"})
+    logging.getLogger("batonic.test").warning("user %s", 'x"\n{"event": "forged"}', extra={"run_id": "r1"})
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    record = json.loads(lines[0])
+    assert record["event"] == 'user x"\n{"event": "forged"}'
+    assert (record["level"], record["logger"], record["run_id"]) == ("warning", "batonic.test", "r1")
+    assert record["ts"].endswith("Z")
+
+
+def test_an_exception_is_one_log_line(capfd):
+    logs.configure({"level": "INFO"})
+    try:
+        raise ValueError("no such side")
+    except ValueError:
+        logging.getLogger("batonic.test").exception("failed")
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and "ValueError: no such side" in json.loads(lines[0])["exception"]

@@ -1,0 +1,201 @@
+"""The feed thread: records in, books kept, pictures out. Floor 3.
+
+``run`` is a loop of named steps that take values; tests call the steps without a socket or a thread. Nothing here
+waits for a file, a database or Redis: pictures are handed over to sinks.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from threading import Event
+from typing import Final
+
+from engine_worker.config import EngineConfig
+from engine_worker.feed_client import Connection, FeedClient, FeedInterrupted
+from engine_worker.metrics import ApplySampler, EngineCounters
+from engine_worker.pusher import Pusher
+from engine_worker.results import append_line, benchmark_line, write_final_book
+from engine_worker.run import Run, SymbolOf, Track, first_plain
+from engine_worker.sinks.base import Sink
+from engine_worker.sinks.broadcast import LiveBook
+from orderbook.book.market import Market, split_by_book
+from orderbook.book.mbo import MboArray
+from orderbook.book.snapshot import BookSnapshot
+
+QUIET_NS: Final = 10**9
+IDLE_S: Final = 0.2
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """The books of one feed. ``stores`` get the pictures to keep, ``live`` those to show."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        stores: Sequence[Sink[BookSnapshot]],
+        live: Sink[LiveBook],
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.config = config
+        self.counters = EngineCounters()
+        self.fault = ""
+        """Why the results of the last replay could not be written; empty when they could."""
+        self._stores = stores
+        self.pusher = Pusher(live, config.push_ms)
+        self._clock_ns = clock_ns
+        self._sampler = ApplySampler()
+        self._heard_at = 0
+        self._last: Run | None = None
+        self.begin(lambda instrument_id: None)
+        self.state = "connecting"
+
+    def run(self, feed: FeedClient, stop: Event) -> None:
+        """Follow one connection after the other until ``stop`` is set."""
+        while True:
+            self.state = "connecting"
+            connection = feed.connect(stop)
+            if connection is None:
+                break
+            self.counters.connections += 1
+            self.begin(connection.symbol)
+            try:
+                self.follow(connection, stop)
+            except FeedInterrupted as error:
+                self.counters.interruptions += 1
+                log.warning("feed interrupted after %d records: %s", self.shown.records, error)
+            finally:
+                connection.close()
+        self.state = "stopping"
+
+    def follow(self, connection: Connection, stop: Event) -> None:
+        """Take what one connection brings, to its end. Raises FeedInterrupted."""
+        rejected = 0
+        while not stop.is_set():
+            records = connection.receive(self.wait_s())
+            new, rejected = connection.rejected - rejected, connection.rejected
+            self.counters.received += new
+            self.counters.rejected += new
+            if records is None:
+                self.end()
+                return
+            self.step(records, connection.decode_ns)
+
+    @property
+    def shown(self) -> Run:
+        """The run to report: the last replay, while the connection brought no more than a picture."""
+        return self._last if self._run.is_picture and self._last is not None else self._run
+
+    def begin(self, symbol_of: SymbolOf) -> None:
+        """Start with empty books: a connection brings its own beginning."""
+        self.state = "waiting"
+        self._symbol_of = symbol_of
+        self._market = Market(self.config.book)
+        self._run = Run(self.config, self._market, symbol_of)
+
+    def step(self, records: MboArray, decode_ns: int = 0) -> None:
+        """Take what arrived, perhaps nothing, and push what is due."""
+        now = self._clock_ns()
+        if len(records):
+            self.state, self._heard_at = "streaming", now
+            self._sampler.decode_ns = decode_ns // len(records)
+            self._take(records)
+        elif now - self._heard_at > QUIET_NS:
+            self.state = "waiting"
+        self.pusher.push(self._run, now)
+
+    def end(self) -> None:
+        """Close the replay that the connection carried, if it carried one, and push what is left."""
+        if not self._run.is_picture and not self._run.finished:
+            self._finish()
+        self.pusher.push(self._run, self._clock_ns(), everything=True)
+
+    def wait_s(self) -> float:
+        """Return how long to wait for records: until the next push is due, or a little."""
+        return min((self.pusher.due(self._run) - self._clock_ns()) / 1e9, IDLE_S)
+
+    def _take(self, records: MboArray) -> None:
+        """Apply records, finding out on the way where the replay begins."""
+        self.counters.received += len(records)
+        self._run.first_ns = self._run.first_ns or time.perf_counter_ns()
+        if self._run.is_picture:
+            plain = first_plain(records)
+            self._apply(records[:plain])
+            records = records[plain:]
+            if not len(records):
+                return
+            if not self._run.continued_by(records[0]):
+                pictured = set(self._run.tracks)
+                self._run = Run(self.config, self._market, self._symbol_of)
+                self._run.resets = pictured
+                self._run.first_ns = time.perf_counter_ns()
+            self._run.is_picture = False
+            self._last = self._run
+            self.counters.runs += 1
+            log.info("replay run %s begins", self._run.run_id)
+        resets = self._run.leading_resets(records)
+        self._market.apply(records[:resets])
+        self.counters.applied += resets
+        self._apply(records[resets:])
+
+    def _apply(self, records: MboArray) -> None:
+        """Apply records up to MAX_MSGS, taking a picture wherever one is due."""
+        if not len(records):
+            return
+        run, limit = self._run, self.config.max_msgs
+        room = len(records) if limit < 0 else min(max(limit - run.records, 0), len(records))
+        self.counters.applied += room
+        self.counters.ignored += len(records) - room
+        parts = split_by_book(records[:room])
+        run.admit([key for key, _ in parts], records)
+        for key, part in parts:
+            self._apply_to(run.tracks[key], part)
+        if room:
+            run.count(room)
+        if run.records == limit > 0 and not run.is_picture and not run.finished:
+            self._finish()
+
+    def _apply_to(self, track: Track, records: MboArray) -> None:
+        done = 0
+        for cut in track.cadence.cuts(records):
+            self._apply_piece(track, records[done:cut])
+            self._store(track)
+            done = cut
+        self._apply_piece(track, records[done:])
+        self._run.unpushed.add(track)
+        self._run.incomplete.add(track)
+
+    def _apply_piece(self, track: Track, records: MboArray) -> None:
+        """Apply records of one book without a picture between them."""
+        if len(records):
+            track.records += len(records)
+            self._sampler.apply(track.book, records, self._run.apply_ns)
+
+    def _store(self, track: Track) -> None:
+        """Take a picture to keep and hand it over."""
+        begun = time.perf_counter_ns()
+        picture = track.stored_picture(self._run.run_id, self.config.depth)
+        for sink in self._stores:
+            sink.offer(picture)
+        self._run.snap_ns.add(time.perf_counter_ns() - begun)
+        self.counters.snapshots += 1
+
+    def _finish(self) -> None:
+        """End the replay: last pictures, final books, benchmark line."""
+        run, config = self._run, self.config
+        run.finished = True
+        for track in run.tracks.values():
+            if track.records > track.stored_records and track.book.at_event_end:
+                self._store(track)
+        self.pusher.push(self._run, self._clock_ns(), everything=True)
+        line = benchmark_line(run, config)
+        log.info("replay run %s ends: %s records, %s/s", run.run_id, line["processed"], line["throughput_msgs_per_s"])
+        try:
+            for track in run.tracks.values():
+                write_final_book(config.final_book_folder, track)
+            append_line(config.bench_log_path, line)
+            self.fault = ""
+        except OSError as error:
+            self.fault = str(error)
+            log.error("results of run %s cannot be written: %s", run.run_id, error)

@@ -1,0 +1,121 @@
+"""The newest books to the web processes, over Redis. Floor 3.
+
+Each book is encoded once, kept under its key for those who join between two pushes, and sent to the group of its
+symbol. While Redis is away newer books replace older ones, and the newest goes out when it is back.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import msgpack
+import redis.asyncio
+import redis.exceptions
+from channels_redis.pubsub import RedisPubSubChannelLayer
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from engine_worker.mailbox import LatestMailbox
+from engine_worker.sinks.base import SinkUnavailable, ThreadedSink, Written
+from orderbook.book.encoding import book_message
+from orderbook.book.snapshot import BookSnapshot
+from orderbook.live import (
+    BOOK_KEY,
+    ENGINE_STATUS_KEY,
+    ENGINE_STATUS_TTL_S,
+    FULL_BOOK_KEY,
+    BookMessage,
+    EngineStatus,
+    book_text,
+    group_name,
+)
+
+STATUS_EVERY_S: Final = 1.0
+SOCKET_TIMEOUT_S: Final = 2.0
+_AWAY: Final = (redis.exceptions.RedisError, OSError, TimeoutError)
+
+
+class LiveBook(NamedTuple):
+    """A picture for the web: the top of a book for the sockets, or all of it for the full-book key."""
+
+    snapshot: BookSnapshot
+    complete: bool
+
+    @property
+    def slot(self) -> tuple[str, bool]:
+        return self.snapshot.symbol, self.complete
+
+
+class BroadcastWriter:
+    """One event loop, one channel layer and one Redis client, used by the thread that writes."""
+
+    def __init__(self, redis_url: str, status: Callable[[], EngineStatus]) -> None:
+        # Our caller retries with a newer book; the client's own retries would only hold an old one up.
+        options: dict[str, Any] = {
+            "socket_timeout": SOCKET_TIMEOUT_S,
+            "socket_connect_timeout": SOCKET_TIMEOUT_S,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        self._loop = asyncio.new_event_loop()
+        self._redis = redis.asyncio.Redis.from_url(redis_url, **options)
+        self._layer = RedisPubSubChannelLayer(hosts=[{"address": redis_url, **options}])
+        self._status = status
+        self._status_due = 0.0
+
+    def write(self, batch: list[LiveBook]) -> Written:
+        """Publish a batch and, once a second, the status. Raises SinkUnavailable while Redis is away."""
+        try:
+            self._loop.run_until_complete(self._publish(batch))
+        except _AWAY as error:
+            raise SinkUnavailable(f"Redis: {str(error) or type(error).__name__}") from error
+        return Written(len(batch))
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._redis.aclose())
+        self._loop.close()  # closes the layer's connections too
+
+    async def _publish(self, batch: list[LiveBook]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        messages = []
+        for snapshot, complete in batch:
+            message = message_of(snapshot)
+            if complete:
+                text = book_text(message, max(len(snapshot.bids), len(snapshot.asks)))
+                pipeline.set(FULL_BOOK_KEY.format(symbol=snapshot.symbol), text)
+            else:
+                pipeline.set(BOOK_KEY.format(symbol=snapshot.symbol), msgpack.packb(message))
+                messages.append(message)
+        status_due = time.monotonic() >= self._status_due
+        if status_due:
+            pipeline.set(ENGINE_STATUS_KEY, json.dumps(self._status()), ex=ENGINE_STATUS_TTL_S)
+        if len(pipeline):
+            await pipeline.execute()
+        if status_due:
+            self._status_due = time.monotonic() + STATUS_EVERY_S
+        # Kept first, sent second: whoever subscribes and then reads the key misses nothing.
+        for message in messages:
+            await self._layer.group_send(group_name(message["symbol"]), message)
+
+
+class BroadcastSink(ThreadedSink[LiveBook]):
+    """Keeps the newest of each book; never makes the feed wait."""
+
+    def __init__(self, redis_url: str, status: Callable[[], EngineStatus]) -> None:
+        mailbox = LatestMailbox[LiveBook](lambda book: book.slot)
+        super().__init__("broadcast", mailbox, BroadcastWriter(redis_url, status), retry_cap_s=0.5)
+
+
+def message_of(snapshot: BookSnapshot) -> BookMessage:
+    """Encode a book for the channel layer."""
+    parts = book_message(snapshot)
+    return BookMessage(
+        type="book.update",
+        symbol=snapshot.symbol,
+        run_id=snapshot.run_id,
+        seq=snapshot.seq,
+        head=parts.head,
+        bids=parts.bids,
+        asks=parts.asks,
+    )

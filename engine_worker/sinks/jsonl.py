@@ -1,0 +1,89 @@
+"""Snapshots into the feed file: one JSON line each, appended, whole lines only. Floor 3."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from engine_worker.mailbox import FifoMailbox
+from engine_worker.sinks.base import SinkUnavailable, ThreadedSink, Written
+from orderbook.book.encoding import book_json
+from orderbook.book.snapshot import BookSnapshot
+
+QUEUE_SNAPSHOTS: Final = 10_000
+BATCH_SNAPSHOTS: Final = 500
+BATCH_AGE_S: Final = 0.1
+_TAIL_BYTES: Final = 1 << 20
+
+
+class JsonlWriter:
+    """An append-only file. A write that fails is taken back to the last whole line, and the batch is kept."""
+
+    def __init__(self, path: Path, depth: int) -> None:
+        self._path = path
+        self._depth = depth
+        self._file = -1
+        self._whole = 0  # bytes up to the end of the last whole line
+
+    def write(self, batch: list[BookSnapshot]) -> Written:
+        """Append a batch. Raises SinkUnavailable when the disk or the folder refuses it."""
+        if not batch:
+            return Written(0)
+        text = "".join(f"{book_json(snapshot, self._depth)}\n" for snapshot in batch).encode()
+        try:
+            self._open()
+            self._append(text)
+        except OSError as error:
+            self._take_back()
+            raise SinkUnavailable(f"{self._path}: {error.strerror or error}") from error
+        return Written(len(batch))
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _open(self) -> None:
+        """Open the file of that name, again when somebody moved or removed the one that is open."""
+        if self._file >= 0:
+            try:
+                if os.path.samestat(os.stat(self._path), os.fstat(self._file)):
+                    return
+            except FileNotFoundError:
+                pass
+            self.close()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._whole = _end_of_last_line(self._file)
+        os.ftruncate(self._file, self._whole)  # a line that a killed process left unfinished
+
+    def _append(self, text: bytes) -> None:
+        rest = memoryview(text)
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
+        self._whole += len(text)
+
+    def _take_back(self) -> None:
+        """Cut off what a failed write left; closing makes the next try look at the file afresh."""
+        if self._file >= 0:
+            with suppress(OSError):
+                os.ftruncate(self._file, self._whole)
+            self.close()
+
+
+def jsonl_sink(path: Path, depth: int) -> ThreadedSink[BookSnapshot]:
+    """Return the sink that waits for the disk while it can: with the disk full and its queue full it drops, counted."""
+    mailbox = FifoMailbox[BookSnapshot](QUEUE_SNAPSHOTS, BATCH_SNAPSHOTS, BATCH_AGE_S)
+    return ThreadedSink("jsonl", mailbox, JsonlWriter(path, depth), lossy_when_degraded=True)
+
+
+def _end_of_last_line(file: int) -> int:
+    """Return the offset just behind the last newline, 0 without one. Cost: reads backwards from the end."""
+    end = os.fstat(file).st_size
+    while end > 0:
+        begin = max(end - _TAIL_BYTES, 0)
+        newline = os.pread(file, end - begin, begin).rfind(b"\n")
+        if newline >= 0:
+            return begin + newline + 1
+        end = begin
+    return 0

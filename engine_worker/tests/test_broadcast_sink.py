@@ -1,0 +1,144 @@
+"""Books over a real Redis, as a web process gets them."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import msgpack
+import pytest
+import redis
+from channels_redis.pubsub import RedisPubSubChannelLayer
+from django.conf import settings
+
+from engine_worker.sinks.base import SinkUnavailable
+from engine_worker.sinks.broadcast import BroadcastSink, BroadcastWriter, LiveBook, message_of
+from engine_worker.tests.builders import Desk, reference_book, session
+from engine_worker.tests.proxy import TcpProxy
+from orderbook.book.mbo import Side
+from orderbook.live import (
+    BOOK_KEY,
+    ENGINE_STATUS_KEY,
+    FULL_BOOK_KEY,
+    BookMessage,
+    EngineStatus,
+    book_text,
+    group_name,
+)
+
+WaitFor = Callable[..., object]
+
+
+def status() -> EngineStatus:
+    return EngineStatus(
+        state="streaming",
+        run_id="r",
+        records=1,
+        records_per_s=1,
+        snapshots=0,
+        snapshots_stored=0,
+        queue_items=0,
+        symbols={},
+        feed_path="",
+        feed_size_bytes=0,
+        degraded={},
+        ts="",
+    )
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> list[LiveBook]:
+    desk = Desk(tmp_path, push_ms=1)
+    desk.feed(*[session(2000)[i : i + 50] for i in range(0, 2000, 50)], wait_ms=100)
+    desk.engine.end()
+    return desk.live
+
+
+async def test_a_subscriber_gets_exactly_the_book_of_that_moment(
+    redis_client: redis.Redis, live: list[LiveBook]
+) -> None:
+    records = session(2000)
+    layer = RedisPubSubChannelLayer(hosts=[{"address": settings.REDIS_URL, "socket_timeout": None}])
+    channel = await layer.new_channel()
+    await layer.group_add(group_name("CLX5"), channel)
+    writer = BroadcastWriter(settings.REDIS_URL, status)
+    sent = [book for book in live if not book.complete][:5]
+    for book in sent:
+        await asyncio.to_thread(writer.write, [book])
+        message: BookMessage = await asyncio.wait_for(layer.receive(channel), 5)
+        assert (message["type"], message["run_id"], message["seq"]) == (
+            "book.update",
+            book.snapshot.run_id,
+            book.snapshot.seq,
+        )
+        text = json.loads(book_text(message, 200))
+        expected = reference_book(records[: text["records"]])
+        for name, side in (("bids", Side.BID), ("asks", Side.ASK)):
+            levels = [[round(px * 10**9), size, count] for px, size, count in text[name]]
+            assert levels == expected.levels(side, 200).tolist()
+    await asyncio.to_thread(writer.close)
+    await layer.flush()
+
+
+def test_the_newest_book_waits_under_its_key_and_the_complete_one_under_another(
+    redis_client: redis.Redis, live: list[LiveBook]
+) -> None:
+    writer = BroadcastWriter(settings.REDIS_URL, status)
+    newest = [book for book in live if not book.complete][-1]
+    complete = [book for book in live if book.complete][-1]
+    writer.write([newest, complete])
+    writer.close()
+    kept = msgpack.unpackb(redis_client.get(BOOK_KEY.format(symbol="CLX5")))
+    assert kept == message_of(newest.snapshot)
+    full = json.loads(redis_client.get(FULL_BOOK_KEY.format(symbol="CLX5")))
+    book = reference_book(session(2000))
+    assert [[round(px * 10**9), size, count] for px, size, count in full["asks"]] == book.levels(Side.ASK).tolist()
+
+
+def test_the_status_is_there_while_the_engine_is(redis_client: redis.Redis) -> None:
+    writer = BroadcastWriter(settings.REDIS_URL, status)
+    writer.write([])
+    assert json.loads(redis_client.get(ENGINE_STATUS_KEY)) == status()
+    assert 0 < redis_client.ttl(ENGINE_STATUS_KEY) <= 5
+    redis_client.delete(ENGINE_STATUS_KEY)
+    writer.write([])
+    assert redis_client.get(ENGINE_STATUS_KEY) is None  # not before a second has passed
+    writer.close()
+
+
+def test_redis_away_is_said(free_port: Callable[[], int], live: list[LiveBook]) -> None:
+    writer = BroadcastWriter(f"redis://127.0.0.1:{free_port()}", status)
+    with pytest.raises(SinkUnavailable, match="Redis: "):
+        writer.write(live[:1])
+    writer.close()
+
+
+def test_the_newest_book_goes_out_as_soon_as_redis_is_back(
+    redis_client: redis.Redis, redis_proxied: str, redis_proxy: TcpProxy, live: list[LiveBook], wait_for: WaitFor
+) -> None:
+    def kept_seq() -> int | None:
+        raw = redis_client.get(BOOK_KEY.format(symbol="CLX5"))
+        return None if raw is None else msgpack.unpackb(raw)["seq"]
+
+    books = [book for book in live if not book.complete]
+    sink = BroadcastSink(redis_proxied, status)
+    sink.start()
+    sink.offer(books[0])
+    wait_for(lambda: sink.degraded)
+    for book in books[1:10]:
+        sink.offer(book)
+    redis_proxy.up()
+    wait_for(lambda: kept_seq() == books[9].snapshot.seq)
+    redis_proxy.down()
+    for book in books[10:20]:
+        sink.offer(book)
+    wait_for(lambda: sink.degraded)
+    redis_proxy.up()
+    wait_for(lambda: kept_seq() == books[19].snapshot.seq)
+    wait_for(lambda: not sink.degraded)
+    assert redis_client.get(ENGINE_STATUS_KEY)
+    sink.close(5)
+    counters = sink.counters
+    assert (counters.offered, counters.pending, counters.dropped) == (20, 0, 0)
+    assert counters.written + counters.conflated == 20
+    assert counters.conflated > 0

@@ -1,0 +1,305 @@
+"""The engine's steps, called without a socket or a thread."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine_worker.tests.builders import (
+    TICK,
+    Desk,
+    blank,
+    clear,
+    interleaved,
+    picture_of,
+    pieces,
+    reference_book,
+    rows,
+    session,
+)  # fmt: skip
+from orderbook.book.market import BookKind
+from orderbook.book.mbo import Flags, MboArray, Side
+from orderbook.book.snapshot import BookState
+
+NOTHING = blank(0)
+
+
+def benchmarks(folder: Path) -> list[dict[str, object]]:
+    path = folder / "benchmarks.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def final_book(folder: Path, symbol: str = "CLX5") -> dict[str, list[dict[str, float]]]:
+    return json.loads((folder / "final_books" / f"{symbol}.json").read_text())
+
+
+def test_snapshots_show_the_reference_book_at_their_event_ends(tmp_path: Path) -> None:
+    records = session(3000)
+    desk = Desk(tmp_path)
+    desk.feed(*pieces(records, 1))
+    assert len(desk.snapshots) > 20
+    for number, snapshot in enumerate(desk.snapshots, 1):
+        assert records["flags"][snapshot.records - 1] & Flags.LAST
+        book = reference_book(records[: snapshot.records])
+        assert (snapshot.seq, snapshot.ts_event, snapshot.sequence) == (number, book.ts_event, book.sequence)
+        assert (snapshot.symbol, snapshot.key, snapshot.tick) == ("CLX5", (1, 7), TICK)
+        assert snapshot.bids.tolist() == book.levels(Side.BID, 10).tolist()
+        assert snapshot.asks.tolist() == book.levels(Side.ASK, 10).tolist()
+
+
+@pytest.mark.parametrize("kind", ["kernel", "reference"])
+def test_how_the_stream_arrives_changes_no_snapshot(tmp_path: Path, kind: BookKind) -> None:
+    one, other = session(3000), session(3000, seed=2, instrument_id=8)
+    stream = interleaved(one, other)
+    whole = Desk(tmp_path / "whole")
+    whole.feed(stream)
+    whole.engine.end()
+    for seed in range(3):
+        cut = Desk(tmp_path / "cut", book=kind)
+        cut.feed(*pieces(stream, seed), wait_ms=seed)
+        cut.engine.end()
+        for symbol in ("CLX5", "ESZ5"):
+            of_symbol = [s for s in cut.snapshots if s.symbol == symbol]
+            assert rows(of_symbol) == rows([s for s in whole.snapshots if s.symbol == symbol])
+            assert final_book(tmp_path / "cut", symbol) == final_book(tmp_path / "whole", symbol)
+
+
+def test_the_books_of_a_mixed_stream_are_those_of_each_alone(tmp_path: Path) -> None:
+    one, other = session(2000), session(2000, seed=2, instrument_id=8)
+    mixed, alone = Desk(tmp_path), Desk(tmp_path)
+    mixed.feed(*pieces(interleaved(one, other), 5))
+    alone.feed(other)
+    assert rows([s for s in mixed.snapshots if s.symbol == "ESZ5"]) == rows(alone.snapshots)
+
+
+def test_the_end_leaves_a_last_snapshot_the_final_book_and_one_line(tmp_path: Path) -> None:
+    records = session(1030)
+    desk = Desk(tmp_path, snapshot_every=1000)
+    desk.feed(records)
+    desk.engine.end()
+    assert [s.records for s in desk.snapshots][-1] == 1030
+    book = reference_book(records)
+    found = final_book(tmp_path)
+    for name, side in (("bids", Side.BID), ("asks", Side.ASK)):
+        assert [[level["px"], level["sz"], level["ct"]] for level in found[name]] == book.levels(side).tolist()
+    [line] = benchmarks(tmp_path)
+    assert (line["processed"], line["symbols"], line["run_id"]) == (1030, ["CLX5"], desk.snapshots[0].run_id)
+    assert (line["framing"], line["book"], line["depth"]) == ("dbn", "kernel", 10)
+    assert (line["snapshot_every"], line["max_msgs"], line["push_ms"]) == (1000, -1, 20)
+    for name in ("elapsed_s", "throughput_msgs_per_s", "apply_p50_us", "snap_p50_ms"):
+        assert line[name] > 0
+    assert line["apply_p50_us"] <= line["apply_p95_us"] <= line["apply_p99_us"] <= line["apply_max_us"]
+    assert line["snap_p50_ms"] <= line["snap_p95_ms"] <= line["snap_p99_ms"] <= line["snap_max_ms"]
+    assert desk.books[-1].records == 1030
+
+
+def test_a_snapshot_due_at_the_very_end_is_taken_once(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, snapshot_every=1)
+    desk.feed(session(50))
+    count = len(desk.snapshots)
+    desk.engine.end()
+    assert len(desk.snapshots) == count
+
+
+def test_an_empty_connection_leaves_nothing_and_spoils_nothing(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.feed(session(500))
+    desk.engine.end()
+    before = final_book(tmp_path)
+    desk.connect()
+    desk.feed(NOTHING)
+    desk.engine.end()
+    assert len(benchmarks(tmp_path)) == 1
+    assert final_book(tmp_path) == before
+
+
+def test_a_book_that_ends_empty_does_not_replace_a_final_book(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.feed(session(500))
+    desk.engine.end()
+    before = final_book(tmp_path)
+    desk.connect()
+    desk.feed(session(500), clear())
+    desk.engine.end()
+    assert len(benchmarks(tmp_path)) == 2
+    assert desk.snapshots[-1].state is BookState.EMPTY
+    assert final_book(tmp_path) == before
+
+
+def test_a_picture_alone_is_shown_but_is_no_replay(tmp_path: Path) -> None:
+    records = session(500)
+    desk = Desk(tmp_path)
+    desk.feed(picture_of(records))
+    desk.engine.end()
+    assert benchmarks(tmp_path) == []
+    assert desk.snapshots == []
+    assert desk.books[-1].bids.tolist() == reference_book(records).levels(Side.BID).tolist()
+    assert desk.engine.counters.runs == 0
+
+
+def test_a_replay_that_follows_a_picture_is_a_run_of_its_own_with_the_same_snapshots(tmp_path: Path) -> None:
+    records = session(2000)
+    fresh = Desk(tmp_path / "fresh")
+    fresh.feed(*pieces(records, 1))
+    fresh.engine.end()
+    for seed in range(3):
+        again = Desk(tmp_path / "again")
+        again.feed(picture_of(session(300, seed=9)))
+        shown = again.books[-1].run_id
+        again.feed(*pieces(np.concatenate((clear(), records)), seed))
+        again.engine.end()
+        assert rows(again.snapshots) == rows(fresh.snapshots)
+        assert again.snapshots[0].run_id != shown
+        assert benchmarks(tmp_path / "again")[-1]["processed"] == 2000
+        assert final_book(tmp_path / "again") == final_book(tmp_path / "fresh")
+
+
+def test_only_the_streamers_own_clears_are_left_out_of_the_count(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.feed(picture_of(session(300)), clear(), clear(), session(500))
+    desk.engine.end()
+    assert benchmarks(tmp_path)[0]["processed"] == 501
+    assert desk.engine.counters.applied == desk.engine.counters.received
+
+
+def test_another_days_instrument_takes_the_symbol_of_the_one_that_was_cleared(tmp_path: Path) -> None:
+    records = session(500, instrument_id=9)
+    desk = Desk(tmp_path, symbols={7: "CLX5", 9: "CLX5"})
+    desk.feed(picture_of(session(300)), clear(), records)
+    desk.engine.end()
+    assert {s.symbol for s in desk.snapshots} == {"CLX5"}
+    assert desk.books[-1].bids.tolist() == reference_book(records).levels(Side.BID).tolist()
+    assert benchmarks(tmp_path)[0]["symbols"] == ["CLX5"]
+
+
+def test_a_recording_that_opens_with_its_own_picture_is_counted_whole(tmp_path: Path) -> None:
+    records = session(1000)
+    opening = picture_of(records[:400])
+    desk = Desk(tmp_path)
+    desk.feed(*pieces(np.concatenate((opening, records[400:])), 1))
+    desk.engine.end()
+    assert benchmarks(tmp_path)[0]["processed"] == len(opening) + 600
+
+
+def test_a_late_picture_and_the_rest_give_the_book_of_the_whole(tmp_path: Path) -> None:
+    records = session(2000)
+    middle = int(np.flatnonzero(records["flags"] & Flags.LAST)[500]) + 1
+    desk = Desk(tmp_path)
+    desk.feed(picture_of(records[:middle]), *pieces(records[middle:], 3))
+    desk.engine.end()
+    book = reference_book(records)
+    assert desk.books[-1].bids.tolist() == book.levels(Side.BID).tolist()
+    assert desk.books[-1].asks.tolist() == book.levels(Side.ASK).tolist()
+    assert len(benchmarks(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_limit_ends_the_run_at_exactly_that_record(tmp_path: Path, seed: int) -> None:
+    records = session(2000)
+    desk = Desk(tmp_path, max_msgs=1234)
+    desk.feed(*pieces(records, seed))
+    counters = desk.engine.counters
+    assert (counters.received, counters.applied, counters.ignored) == (2000, 1234, 766)
+    assert [line["processed"] for line in benchmarks(tmp_path)] == [1234]
+    expected = reference_book(records[:1234]).levels(Side.BID)
+    assert [level["px"] for level in final_book(tmp_path)["bids"]] == expected[:, 0].tolist()
+    desk.engine.end()
+    assert len(benchmarks(tmp_path)) == 1
+
+
+def test_books_are_pushed_every_push_ms_and_only_when_they_changed(tmp_path: Path) -> None:
+    records = session(300)
+    records["flags"] = Flags.LAST
+    desk = Desk(tmp_path, push_ms=20)
+    desk.feed(*[records[i : i + 1] for i in range(100)], wait_ms=1)
+    assert [s.records for s in desk.books] == [1, 21, 41, 61, 81]
+    desk.feed(*[NOTHING] * 100, wait_ms=1)
+    assert [s.records for s in desk.books] == [1, 21, 41, 61, 81, 100]
+    assert [s.seq for s in desk.books] == sorted({s.seq for s in desk.books})
+
+
+def test_the_engine_waits_for_records_no_longer_than_until_the_next_push(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, push_ms=20)
+    assert desk.engine.wait_s() == 0.2
+    desk.feed(session(100))
+    desk.now += 5 * 10**6
+    desk.engine.step(NOTHING)
+    assert desk.engine.wait_s() == 0.2
+    more = session(101)[100:]
+    more["flags"] = Flags.LAST
+    desk.feed(more)
+    assert desk.engine.wait_s() == pytest.approx(0.015)
+
+
+def test_nobody_sees_a_book_in_mid_event(tmp_path: Path) -> None:
+    records = session(3000)
+    desk = Desk(tmp_path, push_ms=1, snapshot_every=7)
+    desk.feed(*[records[i : i + 1] for i in range(3000)], wait_ms=2)
+    assert len(desk.books) > 1000
+    for snapshot in [*desk.books, *desk.snapshots]:
+        assert records["flags"][snapshot.records - 1] & Flags.LAST
+
+
+def test_complete_books_go_out_once_a_second_and_at_the_end(tmp_path: Path) -> None:
+    records = session(3000)
+    desk = Desk(tmp_path, depth=2)
+    desk.feed(*[records[i : i + 10] for i in range(0, 3000, 10)], wait_ms=10)
+    desk.engine.end()
+    complete = [book.snapshot for book in desk.live if book.complete]
+    assert len(complete) == 4
+    assert complete[-1].bids.tolist() == reference_book(records).levels(Side.BID).tolist()
+
+
+def test_two_publishers_of_one_symbol_have_two_names_in_stream_order(tmp_path: Path) -> None:
+    second, first = session(500, publisher_id=1), session(500, seed=2, publisher_id=2)
+    second["ts_event"] += 1
+    desk = Desk(tmp_path)
+    desk.feed(interleaved(first, second))
+    names = {s.key.publisher_id: s.symbol for s in desk.snapshots}
+    assert names == {2: "CLX5", 1: "CLX5.1"}
+
+
+def test_an_instrument_without_a_name_gets_the_default_symbol_and_the_next_one_its_number(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, symbols={}, symbol="GCZ5")
+    desk.feed(session(300), session(300, instrument_id=8))
+    assert {s.symbol for s in desk.snapshots} == {"GCZ5", "8"}
+
+
+def test_a_known_tick_is_kept_and_an_unknown_one_is_found_in_the_book(tmp_path: Path) -> None:
+    known, unknown = Desk(tmp_path, tick_sizes={"CLX5": 5}), Desk(tmp_path)
+    known.feed(session(500))
+    unknown.feed(session(500))
+    assert {s.tick for s in known.snapshots} == {5}
+    assert {s.tick for s in unknown.snapshots} == {TICK}
+
+
+def test_a_new_connection_starts_with_empty_books(tmp_path: Path) -> None:
+    records = session(1000)
+    desk = Desk(tmp_path)
+    desk.feed(session(700, seed=3))
+    desk.connect()
+    desk.feed(records)
+    desk.engine.end()
+    assert desk.books[-1].bids.tolist() == reference_book(records).levels(Side.BID).tolist()
+
+
+def test_results_that_cannot_be_written_are_said_and_stop_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    desk = Desk(tmp_path, bench_log_path=tmp_path / "file" / "benchmarks.jsonl")
+    desk.feed(session(300))
+    desk.engine.end()
+    assert "Not a directory" in desk.engine.fault or "exists" in desk.engine.fault
+    desk.connect()
+    desk.feed(session(300))
+    assert len(desk.snapshots) == 6
+
+
+def test_a_replay_stopped_in_mid_event_is_not_shown_half(tmp_path: Path) -> None:
+    records: MboArray = session(500)
+    records["flags"][-1] = 0
+    desk = Desk(tmp_path, snapshot_every=10_000)
+    desk.feed(records)
+    desk.engine.end()
+    assert desk.snapshots == []
+    assert benchmarks(tmp_path)[0]["processed"] == 500

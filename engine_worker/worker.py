@@ -1,0 +1,85 @@
+"""The engine's threads, put together: feed, broadcast, database, JSONL. Floor 3."""
+
+import logging
+import time
+from threading import Event, Thread
+from typing import Any, Final
+
+import numpy as np
+
+from engine_worker.config import EngineConfig
+from engine_worker.engine import Engine
+from engine_worker.feed_client import FeedClient, decoder_factory
+from engine_worker.sinks.base import ThreadedSink
+from engine_worker.sinks.broadcast import BroadcastSink
+from engine_worker.sinks.database import database_sink
+from engine_worker.sinks.jsonl import jsonl_sink
+from engine_worker.status import StatusReader
+from orderbook.book.market import make_book
+from orderbook.book.mbo import MBO, MBO_LENGTH, MBO_RTYPE, Action, Flags, Side
+from orderbook.live import EngineStatus
+
+DRAIN_S: Final = 8.0
+_FEED_STOP_S: Final = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Starts the threads, notices when one dies, and ends them in order: the feed first, then each sink drained."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        stores = [database_sink(config.pg_conninfo)]
+        if config.feed_enabled:
+            stores.append(jsonl_sink(config.feed_path, config.depth))
+        live = BroadcastSink(config.redis_url, self.status)
+        self.sinks: list[ThreadedSink[Any]] = [*stores, live]
+        self.engine = Engine(config, stores, live)
+        self._reader = StatusReader(self.engine, self.sinks)
+        self._feed = FeedClient(config.host, config.port, decoder_factory(config.framing))
+        self._stop = Event()
+        self._thread = Thread(target=self.engine.run, args=(self._feed, self._stop), name="feed", daemon=True)
+
+    def start(self) -> None:
+        warm_up(self.engine.config)
+        for sink in self.sinks:
+            sink.start()
+        self._thread.start()
+
+    def status(self) -> EngineStatus:
+        return self._reader()
+
+    def dead_threads(self) -> list[str]:
+        """Return the threads that a programming fault has ended."""
+        threads = {"feed": self._thread.is_alive(), **{sink.name: sink.alive for sink in self.sinks}}
+        return [name for name, alive in threads.items() if not alive]
+
+    def stop(self, drain_s: float = DRAIN_S) -> None:
+        """End within 10 s: what cannot be written by then is counted and logged."""
+        deadline = time.monotonic() + drain_s
+        self._stop.set()
+        self._thread.join(_FEED_STOP_S)
+        for sink in self.sinks:  # also frees a feed that waits for room
+            sink.finish()
+        self._thread.join(_FEED_STOP_S)
+        for sink in self.sinks:
+            sink.close(max(deadline - time.monotonic(), 0.1))
+
+
+def warm_up(config: EngineConfig) -> None:
+    """Load or compile the kernels before the first record comes: about a second from the cache."""
+    records = np.zeros(2, MBO)
+    records["length"], records["rtype"], records["flags"] = MBO_LENGTH, MBO_RTYPE, Flags.LAST
+    records["action"], records["side"] = Action.ADD, Side.BID
+    records["order_id"], records["price"], records["size"] = [1, 2], 10**9, 1
+    book = make_book(config.book)
+    book.apply(records[:1])
+    book.apply_timed(records[1:])
+    book.levels(Side.BID, config.depth)
+    if config.framing == "csv":
+        from replay.feed.csv_codec import HEADER, encode_csv
+
+        decoder = decoder_factory("csv")()
+        text = HEADER + encode_csv(records, {0: config.symbol})
+        decoder.space()[: len(text)] = text
+        decoder.received(len(text))

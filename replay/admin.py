@@ -1,0 +1,122 @@
+"""Datasets, replays and keys in the admin: facts to read, and the few verbs that belong here. Floor 4."""
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from orderbook.book.timestamp import format_ns
+from replay import control, runs
+from replay.auth import CONTROL_PERMISSION
+from replay.keys import SCOPES, create_key
+from replay.models import ApiKey, Dataset, Replay
+
+if TYPE_CHECKING:  # the stubs are generic, the classes are not
+    ModelAdmin = admin.ModelAdmin[Any]
+    ModelForm = forms.ModelForm[ApiKey]
+else:
+    ModelAdmin, ModelForm = admin.ModelAdmin, forms.ModelForm
+
+
+class ReadOnlyAdmin(ModelAdmin):
+    """Rows that the system writes and people look at."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Dataset)
+class DatasetAdmin(ReadOnlyAdmin):
+    list_display = ["name", "state", "format", "records", "events", "first_event", "last_event", "registered_at"]
+    list_filter = ["state", "format", "venue_dataset", "instruments"]
+    search_fields = ["name", "path", "error"]
+    actions = ["rescan"]
+
+    @admin.display(description="first event", ordering="first_ts_event")
+    def first_event(self, dataset: Dataset) -> str:
+        return _shown(dataset.first_ts_event)
+
+    @admin.display(description="last event", ordering="last_ts_event")
+    def last_event(self, dataset: Dataset) -> str:
+        return _shown(dataset.last_ts_event)
+
+    @admin.action(description="Read the selected files again", permissions=["view"])
+    def rescan(self, request: HttpRequest, chosen: QuerySet[Dataset]) -> None:
+        try:
+            control.rescan([dataset.pk for dataset in chosen])
+        except control.ControlUnreachable as error:
+            self.message_user(request, f"Nothing is read again: {error}", messages.ERROR)
+            return
+        self.message_user(request, f"{len(chosen)} files are being read again; their rows will tell.")
+
+
+@admin.register(Replay)
+class ReplayAdmin(ReadOnlyAdmin):
+    list_display = ["id", "dataset", "state", "pace", "position", "event", "requested_by", "created_at", "ended_at"]
+    list_filter = ["state", "dataset", "requested_by", "created_at"]
+    list_select_related = ["dataset", "requested_by"]
+    search_fields = ["dataset__name", "error"]
+    actions = ["stop"]
+
+    @admin.display(description="market time", ordering="position_ts_event")
+    def event(self, replay: Replay) -> str:
+        return _shown(replay.position_ts_event)
+
+    @admin.action(description="Stop the running replay", permissions=["control"])
+    def stop(self, request: HttpRequest, chosen: QuerySet[Replay]) -> None:
+        running = runs.active_run()
+        if running is None or not chosen.filter(pk=running.pk).exists():
+            self.message_user(request, "None of these is running.", messages.WARNING)
+            return
+        try:
+            answer = control.stop()
+        except (control.ControlError, control.ControlUnreachable) as error:
+            self.message_user(request, f"Cannot stop {running}: {error}", messages.ERROR)
+            return
+        self.message_user(request, f"#{running.pk} is {answer['state']}.")
+
+    def has_control_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.has_perm(CONTROL_PERMISSION))
+
+
+class ApiKeyForm(ModelForm):
+    scopes = forms.MultipleChoiceField(
+        choices=[(scope, scope) for scope in SCOPES], widget=forms.CheckboxSelectMultiple, initial=["read"]
+    )
+
+    class Meta:
+        model = ApiKey
+        fields = ["owner", "name", "scopes", "expires_at"]
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(ModelAdmin):
+    form = ApiKeyForm
+    list_display = ["name", "bucket_id", "owner", "scopes", "created_at", "last_used_at", "expires_at", "revoked_at"]
+    list_filter = ["owner", "created_at", "revoked_at"]
+    search_fields = ["name", "bucket_id", "owner__username"]
+    actions = ["revoke"]
+
+    def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+        return False  # what a key may do is fixed when it is made; take it back and make another
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        made, text = create_key(obj.owner, obj.name, form.cleaned_data["scopes"], obj.expires_at)
+        obj.pk = made.pk
+        obj.bucket_id = made.bucket_id
+        self.message_user(request, f"The key, shown this once: {text}", messages.WARNING)
+
+    @admin.action(description="Revoke the selected keys", permissions=["delete"])
+    def revoke(self, request: HttpRequest, chosen: QuerySet[ApiKey]) -> None:
+        count = chosen.filter(revoked_at=None).update(revoked_at=timezone.now())
+        self.message_user(request, f"{count} keys revoked.")
+
+
+def _shown(ts_event: int | None) -> str:
+    return "-" if ts_event is None else format_ns(ts_event)

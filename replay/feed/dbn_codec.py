@@ -1,0 +1,343 @@
+"""Databento Binary Encoding: metadata through databento_dbn, records as they lie in memory. Floor 1.
+
+Not a reader of files (sources.py) and not a decoder of other schemas: records that are not MBO are either
+messages of the feed itself (mappings, system and error texts) or counted in ``rejected``.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+import databento_dbn as dbn
+import numpy as np
+import numpy.typing as npt
+from databento_dbn.metadata import MappingInterval
+
+from orderbook.book.mbo import MBO, MBO_LENGTH, MBO_RTYPE, UNDEF_TIMESTAMP, MboArray
+from replay.feed.stream import BUFFER_BYTES, FeedError, receive_buffer, shown
+
+PREFIX_BYTES: Final = 8  # "DBN", version, length of the rest
+MAX_METADATA_BYTES: Final = 64 << 20  # every symbol of the largest venue fits four times
+TS_OUT_BYTES: Final = 8
+
+_HEADER: Final = np.dtype(
+    [("length", "u1"), ("rtype", "u1"), ("publisher_id", "<u2"), ("instrument_id", "<u4"), ("ts_event", "<u8")]
+)
+_MBO_HEAD: Final = MBO_LENGTH | MBO_RTYPE << 8  # the first two bytes of a record, as one little-endian number
+_TS_OUT_HEAD: Final = _MBO_HEAD + TS_OUT_BYTES // 4
+_ERROR, _MAPPING, _SYSTEM = 21, 22, 23
+# Every other rtype that a DBN stream can carry: trades, books by price, bars, definitions, statistics, status.
+_OTHER_RTYPES: Final = frozenset({0, 1, 10, 17, 18, 19, 20, 24, 32, 33, 34, 35, 36, 177, 192, 193, 194, 195, 196})
+_NOTICES_KEPT: Final = 100
+_RAW_SYMBOL, _INSTRUMENT_ID = dbn.SType("raw_symbol"), dbn.SType("instrument_id")
+_MBO_SCHEMA: Final = dbn.Schema("mbo")
+
+
+class Header(NamedTuple):
+    """What the metadata of a stream or file says that matters here."""
+
+    version: int
+    venue_dataset: str
+    schema: str | None  # None: a mixed stream
+    ts_out: bool
+    symbols: dict[int, str]
+    size: int  # bytes before the first record
+
+
+class Notice(NamedTuple):
+    """A text that the feed sent about itself."""
+
+    ts_event: int
+    is_error: bool
+    code: int
+    text: str
+
+
+def encode_metadata(venue_dataset: str, start_ns: int, symbols: Mapping[int, str], end_ns: int | None = None) -> bytes:
+    """Return version 3 metadata of schema mbo whose length is a multiple of 8: the records behind it lie aligned.
+
+    Without an end the mappings hold for a year. Raises ValueError for a symbol or dataset that does not fit.
+    """
+    first = _day(start_ns)
+    after = first + timedelta(days=366) if end_ns is None else max(_day(end_ns), first) + timedelta(days=1)
+    ids_of: dict[str, list[int]] = {}
+    for instrument_id, symbol in sorted(symbols.items()):
+        if not symbol or len(symbol.encode()) >= dbn.SYMBOL_CSTR_LEN:
+            raise ValueError(f"expected a symbol of 1 to {dbn.SYMBOL_CSTR_LEN - 1} bytes, found {symbol!r}")
+        ids_of.setdefault(symbol, []).append(instrument_id)
+    mappings = [_Mapping(symbol, [_Interval(first, after, str(id_)) for id_ in ids]) for symbol, ids in ids_of.items()]
+    try:
+        return dbn.Metadata(
+            dataset=venue_dataset,
+            start=start_ns,
+            end=end_ns,
+            stype_in=_RAW_SYMBOL,
+            stype_out=_INSTRUMENT_ID,
+            schema=_MBO_SCHEMA,
+            symbols=list(ids_of),
+            mappings=mappings,
+            version=3,
+        ).encode()
+    except dbn.DBNError as error:
+        raise ValueError(f"metadata of {venue_dataset!r} cannot be encoded: {error}") from error
+
+
+@dataclass(slots=True)
+class _Interval:
+    start_date: date
+    end_date: date
+    symbol: str
+
+
+@dataclass(slots=True)
+class _Mapping:
+    raw_symbol: str
+    intervals: Sequence[MappingInterval]
+
+
+def _day(ns: int) -> date:
+    return datetime.fromtimestamp(ns // 10**9, UTC).date()
+
+
+def encode_mapping(instrument_id: int, symbol: str, ts_event: int, publisher_id: int = 0) -> bytes:
+    """Return a symbol mapping record, which announces an instrument in the middle of a stream."""
+    return bytes(
+        dbn.SymbolMappingMsg(
+            publisher_id=publisher_id,
+            instrument_id=instrument_id,
+            ts_event=ts_event,
+            stype_in=_RAW_SYMBOL,
+            stype_in_symbol=symbol,
+            stype_out=_INSTRUMENT_ID,
+            stype_out_symbol=str(instrument_id),
+            start_ts=UNDEF_TIMESTAMP,
+            end_ts=UNDEF_TIMESTAMP,
+        )
+    )
+
+
+def metadata_size(prefix: bytes) -> int:
+    """Return the number of bytes before the first record, from the first eight. Raises FeedError."""
+    if prefix[:3] != b"DBN":
+        raise FeedError("byte 0", "b'DBN'", shown(prefix[:PREFIX_BYTES]))
+    if prefix[3] not in (1, 2, 3):
+        raise FeedError("byte 3", "DBN version 1, 2 or 3", str(prefix[3]))
+    size = PREFIX_BYTES + int.from_bytes(prefix[4:PREFIX_BYTES], "little")
+    if size > MAX_METADATA_BYTES:
+        raise FeedError("byte 4", f"metadata of at most {MAX_METADATA_BYTES} bytes", f"{size} bytes")
+    return size
+
+
+def decode_metadata(data: bytes) -> Header:
+    """Read complete metadata (``metadata_size`` bytes) of version 1, 2 or 3, of MBO or a mixed stream.
+
+    Raises FeedError.
+    """
+    try:
+        metadata = dbn.Metadata.decode(data)
+        schema = None if metadata.schema is None else str(metadata.schema)
+        header = Header(data[3], metadata.dataset, schema, bool(metadata.ts_out), _symbols(metadata), len(data))
+    except (dbn.DBNError, ValueError, OverflowError) as error:
+        # The reader's message says which field; the offset inside the metadata is not known to it.
+        raise FeedError("bytes 8 to " + str(len(data)), "DBN metadata", str(error)) from error
+    if schema not in ("mbo", None):
+        raise FeedError("byte 24", "schema mbo", schema)
+    return header
+
+
+def _symbols(metadata: dbn.Metadata) -> dict[int, str]:
+    """Read the mappings in whichever direction they were asked for."""
+    symbols: dict[int, str] = {}
+    for raw_symbol, intervals in metadata.mappings.items():
+        for interval in intervals:
+            name, number = raw_symbol, interval["symbol"]
+            if metadata.stype_in == _INSTRUMENT_ID:
+                name, number = number, name
+            if name and number.isascii() and number.isdigit():
+                symbols[int(number)] = name
+    return dict(sorted(symbols.items()))  # the reader's order is a hash's
+
+
+def foreign_record(records: MboArray) -> int | None:
+    """Return the index of the first record whose length or rtype is not that of MBO. Cost: one pass, 2 bytes each."""
+    count = _leading(_heads(records.view(np.uint8), MBO.itemsize), _MBO_HEAD)
+    return None if count == len(records) else count
+
+
+def _heads(data: npt.NDArray[np.uint8], stride: int) -> npt.NDArray[np.uint16]:
+    """View the first two bytes of each record of a fixed size."""
+    return np.ndarray(len(data) // stride, np.dtype("<u2"), data.data, 0, (stride,))
+
+
+def _leading(heads: npt.NDArray[np.uint16], head: int) -> int:
+    """Count how many records at the front have this head. Cost: O(answer), whatever lies behind."""
+    count, step = 0, 256
+    while count < len(heads):
+        part = heads[count : count + step]
+        differs = part != head
+        first = int(differs.argmax())
+        if differs[first]:
+            return count + first
+        count += len(part)
+        step *= 4
+    return count
+
+
+class DbnStreamDecoder:
+    """Turn a DBN stream (metadata, then records of any kind) into MBO records, without a copy where it can.
+
+    While only MBO arrives, the arrays handed out are views of the receive buffer. Records of other kinds, and
+    MBO with a ts_out behind it, cost a copy of the piece they arrive in.
+    """
+
+    def __init__(self, buffer_bytes: int = BUFFER_BYTES) -> None:
+        self.header: Header | None = None
+        self.symbols: dict[int, str] = {}
+        self.rejected: dict[str, int] = {}
+        self.notices: deque[Notice] = deque(maxlen=_NOTICES_KEPT)
+        self.notice_count = 0
+        self._buffer = receive_buffer(buffer_bytes)
+        self._begin = 0  # first byte not consumed
+        self._end = 0
+        self._offset = 0  # bytes of the stream before _begin
+
+    def space(self) -> memoryview:
+        """Return the free part of the buffer. What is left over, less than one record, moves to the front."""
+        left = self._end - self._begin
+        if self._begin:
+            self._buffer[:left] = self._buffer[self._begin : self._end]
+            self._begin, self._end = 0, left
+        return self._buffer.data[self._end :]
+
+    def received(self, n: int) -> MboArray:
+        """Return the MBO records that ``n`` more bytes complete."""
+        self._end += n
+        if self.header is None and not self._read_metadata():
+            return np.empty(0, MBO)
+        runs: list[MboArray] = []
+        while True:
+            run = self._take_mbo()
+            if len(run):
+                runs.append(run)
+            elif not self._take_other():
+                return _joined(runs)
+
+    def finish(self) -> None:
+        """Raise FeedError when the stream ended before its first record could, or inside a record."""
+        left = self._end - self._begin
+        if self.header is None:
+            raise FeedError(f"byte {self._offset + left}", "the rest of the DBN metadata", "the end of the stream")
+        if left:
+            size = int(self._buffer[self._begin]) * 4
+            where = f"byte {self._offset}"
+            raise FeedError(where, f"a record of {size} bytes", f"the end of the stream after {left} of them")
+
+    def _consume(self, size: int) -> None:
+        self._begin += size
+        self._offset += size
+
+    def _read_metadata(self) -> bool:
+        """Read the metadata once it is complete. Returns whether records may follow."""
+        got = self._buffer[: self._end]
+        if len(got) < PREFIX_BYTES:
+            if not b"DBN".startswith(prefix := bytes(got[:3])):
+                raise FeedError("byte 0", "b'DBN'", shown(prefix))
+            return False
+        size = metadata_size(bytes(got[:PREFIX_BYTES]))
+        if len(got) < size:
+            if size > len(self._buffer):
+                grown = receive_buffer(size)
+                grown[: len(got)] = got
+                self._buffer = grown
+            return False
+        self.header = decode_metadata(bytes(got[:size]))
+        self.symbols = self.header.symbols
+        self._consume(size)
+        return True
+
+    def _take_mbo(self) -> MboArray:
+        """Consume the complete MBO records at the front; all of one length."""
+        data = self._buffer[self._begin : self._end]
+        if len(data) < 2:
+            return np.empty(0, MBO)
+        head = int(data[0]) | int(data[1]) << 8
+        if head == _MBO_HEAD:
+            size = MBO.itemsize * _leading(_heads(data, MBO.itemsize), head)
+            run: MboArray = data[:size].view(MBO)
+        elif head == _TS_OUT_HEAD:
+            stride = MBO.itemsize + TS_OUT_BYTES
+            size = stride * _leading(_heads(data, stride), head)
+            run = data[:size].reshape(-1, stride)[:, : MBO.itemsize].copy().reshape(-1).view(MBO)
+            run["length"] = MBO_LENGTH
+        else:
+            return np.empty(0, MBO)
+        self._consume(size)
+        return run
+
+    def _take_other(self) -> bool:
+        """Consume one record that is not MBO. Returns False when the front holds no complete record."""
+        data = self._buffer[self._begin : self._end]
+        if len(data) < 2:
+            return False
+        size, rtype = int(data[0]) * 4, int(data[1])
+        where = f"byte {self._offset}"
+        if rtype == MBO_RTYPE:
+            if size not in (MBO.itemsize, MBO.itemsize + TS_OUT_BYTES):
+                raise FeedError(
+                    where, f"an MBO record of length {MBO_LENGTH} or {MBO_LENGTH + 2}", f"length {size // 4}"
+                )
+            return False  # an incomplete one
+        feed_message = _LAYOUTS.get((rtype, size)) or _LAYOUTS.get((rtype, size - TS_OUT_BYTES))
+        if feed_message is None and (rtype not in _OTHER_RTYPES or size < _HEADER.itemsize):
+            raise FeedError(where, "a DBN record", f"rtype {rtype} with length {size // 4}")
+        if len(data) < size:
+            return False
+        if feed_message is None:
+            reason = f"rtype {rtype}"
+            self.rejected[reason] = self.rejected.get(reason, 0) + 1
+        else:
+            self._note(data[: feed_message.itemsize].view(feed_message)[0])
+        self._consume(size)
+        return True
+
+    def _note(self, message: np.void) -> None:
+        if message["rtype"] == _MAPPING:
+            symbol = _text(message["stype_in_symbol"])
+            if symbol:
+                self.symbols[int(message["instrument_id"])] = symbol
+            return
+        is_error = message["rtype"] == _ERROR
+        code = int(message["code"]) if "code" in (message.dtype.names or ()) else 255
+        text = _text(message["err" if is_error else "msg"])
+        self.notices.append(Notice(int(message["ts_event"]), is_error, code, text))
+        self.notice_count += 1
+
+
+def _text(field: bytes) -> str:
+    return field.decode("utf-8", "replace")
+
+
+def _joined(runs: list[MboArray]) -> MboArray:
+    """Return one run as it is, several as one array; as bytes, because numpy copies named fields one by one.
+
+    A run is misaligned behind metadata of versions 1 and 2, which is not padded, until the next ``space()``.
+    """
+    if len(runs) == 1 and runs[0].flags.aligned:
+        return runs[0]
+    return np.concatenate([run.view(np.uint8) for run in runs]).view(MBO) if runs else np.empty(0, MBO)
+
+
+_MESSAGES: Final[list[tuple[int, Any]]] = [
+    (_MAPPING, dbn.SymbolMappingMsg),
+    (_MAPPING, dbn.SymbolMappingMsgV1),
+    (_SYSTEM, dbn.SystemMsg),
+    (_SYSTEM, dbn.SystemMsgV1),
+    (_ERROR, dbn.ErrorMsg),
+    (_ERROR, dbn.ErrorMsgV1),
+]
+# What a feed sends about itself, by rtype and size: the messages of version 1 are shorter.
+_LAYOUTS: Final = {
+    (rtype, layout.itemsize): layout for rtype, message in _MESSAGES for layout in [np.dtype(message._dtypes)]
+}

@@ -1,0 +1,108 @@
+"""API keys for programs: made, found again, and refused. Floor 3.
+
+A key is kept encrypted and not hashed, because challenge-response on the feed needs the secret itself. The
+encryption key is derived from SECRET_KEY; keys written under a SECRET_KEY_FALLBACKS entry can still be read.
+"""
+
+import base64
+import hmac
+import secrets
+import string
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Final
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db.models import Q
+from django.utils import timezone
+
+from replay.models import ApiKey
+
+PREFIX: Final = "db-"
+KEY_LENGTH: Final = 32
+BUCKET_LENGTH: Final = 5
+SCOPES: Final = ("read", "feed", "control")
+LAST_USED_STEP: Final = timedelta(minutes=1)
+_ALPHABET: Final = string.ascii_letters + string.digits
+
+
+class KeyFormError(ValueError):
+    """A key was asked for with something that a key cannot have."""
+
+
+def create_key(owner: User, name: str, scopes: Iterable[str], expires_at: datetime | None = None) -> tuple[ApiKey, str]:
+    """Make a key and return its row and its text; the text is not shown again.
+
+    Raises KeyFormError when a scope is unknown or none is given.
+    """
+    asked = set(scopes)
+    if not asked or not asked <= set(SCOPES):
+        raise KeyFormError(f"Expected scopes out of {', '.join(SCOPES)}, found: {', '.join(sorted(asked)) or 'none'}.")
+    text = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(KEY_LENGTH - len(PREFIX)))
+    row = ApiKey.objects.create(
+        owner=owner,
+        name=name,
+        bucket_id=text[-BUCKET_LENGTH:],
+        secret=_cipher().encrypt(text.encode()),
+        scopes=[scope for scope in SCOPES if scope in asked],
+        expires_at=expires_at,
+    )
+    return row, text
+
+
+def find_key(text: str) -> ApiKey | None:
+    """Return the usable key with this text; None when it is unknown, expired, revoked or its owner is inactive.
+
+    Notes the use, at most once a minute. Cost: one indexed query, one decryption for each key of the bucket.
+    """
+    if len(text) != KEY_LENGTH or not text.startswith(PREFIX):
+        return None
+    now = timezone.now()
+    usable = ApiKey.objects.filter(
+        Q(expires_at=None) | Q(expires_at__gt=now),
+        bucket_id=text[-BUCKET_LENGTH:],
+        revoked_at=None,
+        owner__is_active=True,
+    )
+    for key in usable.select_related("owner"):
+        if hmac.compare_digest(_secret_of(key), text.encode()):
+            _note_use(key, now)
+            return key
+    return None
+
+
+def secret_of(key: ApiKey) -> str:
+    """Return the text of a key, for challenge-response; empty when no current SECRET_KEY can read it."""
+    return _secret_of(key).decode()
+
+
+def _secret_of(key: ApiKey) -> bytes:
+    try:
+        return _cipher().decrypt(bytes(key.secret))
+    except InvalidToken:  # written under a SECRET_KEY that is gone: such a key opens nothing
+        return b""
+
+
+def _note_use(key: ApiKey, now: datetime) -> None:
+    stale = Q(last_used_at=None) | Q(last_used_at__lt=now - LAST_USED_STEP)
+    if key.last_used_at is None or key.last_used_at < now - LAST_USED_STEP:
+        ApiKey.objects.filter(stale, pk=key.pk).update(last_used_at=now)
+
+
+def _cipher() -> MultiFernet:
+    return _cipher_of((settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
+
+
+@lru_cache(maxsize=8)
+def _cipher_of(site_secrets: tuple[str, ...]) -> MultiFernet:
+    """Encrypt with the first site secret, decrypt with any."""
+    return MultiFernet([Fernet(base64.urlsafe_b64encode(_derive(secret))) for secret in site_secrets])
+
+
+def _derive(site_secret: str) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"batonic api keys").derive(site_secret.encode())

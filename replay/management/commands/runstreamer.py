@@ -1,0 +1,59 @@
+"""manage.py runstreamer: the daemon that publishes replays on STREAMER_TCP_PORT."""
+
+import asyncio
+import functools
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from replay.feed.sources import open_recording
+from replay.reporter import RowReporter, Run
+from replay.runs import FEED
+from replay.streamer import daemon
+from replay.streamer.remote import CommandServer
+from replay.streamer.server import Streamer, StreamerError
+from replay.streamer.states import StartCommand
+
+REPORT_WITHIN_S = 1.5
+RESUME_WITHIN_S = 600.0  # a large compressed file is decoded first
+
+
+class Command(BaseCommand):
+    help = "Publish replays to any number of TCP clients; stays when a replay ends."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--host", default=settings.STREAMER_TCP_HOST, help="address to listen on")
+        parser.add_argument("--port", type=int, default=settings.STREAMER_TCP_PORT, help="port; 0 takes a free one")
+        parser.add_argument("--framing", choices=("csv", "dbn"), default=settings.FEED_FRAMING)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            asyncio.run(self._serve(options["host"], options["port"], options["framing"]))
+        except StreamerError as error:
+            raise CommandError(f"{error} STREAMER_TCP_PORT or --port chooses another port.") from error
+
+    async def _serve(self, host: str, port: int, framing: Any) -> None:
+        reporter = RowReporter()
+        opener = functools.partial(open_recording, cache_folder=settings.RECORDINGS_FOLDER)
+        streamer = Streamer(opener, framing, host, port, reporter.offer)
+        commands = CommandServer(settings.REDIS_URL, streamer.handle, streamer.status, FEED)
+        owner = ThreadsafeStreamer(streamer, asyncio.get_running_loop())
+        try:
+            await daemon.run(streamer, commands, reporter.offer, lambda: reporter.start(owner))
+        finally:
+            await asyncio.to_thread(reporter.close, REPORT_WITHIN_S)
+
+
+class ThreadsafeStreamer:
+    """The streamer, as the reporter's thread may call it."""
+
+    def __init__(self, streamer: Streamer, loop: asyncio.AbstractEventLoop) -> None:
+        self._streamer, self._loop = streamer, loop
+
+    def resume(self, command: StartCommand) -> None:
+        asyncio.run_coroutine_threadsafe(self._streamer.start(command), self._loop).result(RESUME_WITHIN_S)
+
+    def give_up(self, run: Run) -> None:
+        self._loop.call_soon_threadsafe(self._streamer.stop_run, *run)

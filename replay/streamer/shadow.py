@@ -1,0 +1,58 @@
+"""The shadow market: what every book of a recording looks like at any position of it. Floor 1.
+
+It lets a late client in: a clear and the resting orders of that moment, as a venue's own snapshot has them, and
+the client's book is right without knowing how. It follows lazily, when somebody asks, and is rebuilt to go back.
+"""
+
+import numpy as np
+
+from orderbook.book.market import BookKind, Market
+from orderbook.book.mbo import MBO, Action, BookKey, Flags, MboArray
+from orderbook.book.protocol import OrderBook
+from replay.feed.raw_protocol import clear_record
+
+
+class Shadow:
+    """The books of one recording; not shared between threads."""
+
+    def __init__(self, records: MboArray, kind: BookKind = "kernel") -> None:
+        self._records = records
+        self._kind = kind
+        self._market = Market(kind)
+        self._position = 0
+
+    def picture(self, position: int) -> MboArray:
+        """Return the records that bring any book to where it is after ``position`` records.
+
+        For each instrument seen so far: R, then its resting orders in priority order; all flagged SNAPSHOT and
+        carrying the times and sequence of its last record. The last has LAST if that record closed its event;
+        otherwise the records that follow will. Cost: O(records since the last picture + resting orders).
+        """
+        self._move_to(position)
+        pictures = [_picture_of(key, book) for key, book in self._market.books.items()]
+        return np.concatenate(pictures) if pictures else np.empty(0, MBO)
+
+    def keys(self, position: int) -> list[BookKey]:
+        """Return which books the records before a position have touched."""
+        self._move_to(position)
+        return list(self._market.books)
+
+    def _move_to(self, position: int) -> None:
+        if position < self._position:
+            self._market = Market(self._kind)
+            self._position = 0
+        if position > self._position:
+            self._market.apply(self._records[self._position : position])
+            self._position = position
+
+
+def _picture_of(key: BookKey, book: OrderBook) -> MboArray:
+    orders = book.orders()
+    records = clear_record(key, book.ts_event, book.ts_recv, book.sequence, Flags.SNAPSHOT).repeat(len(orders) + 1)
+    adds = records[1:]
+    adds["action"] = Action.ADD
+    for field in ("order_id", "price", "size", "side"):
+        adds[field] = orders[field]
+    if book.at_event_end:
+        records["flags"][-1] |= Flags.LAST
+    return records

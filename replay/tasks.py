@@ -1,0 +1,155 @@
+"""Celery doors of replay control: short, idempotent, acknowledged early. Floor 3.
+
+No task lives as long as a replay: the streamer is a daemon and owns the clock. A task brings one verb to it,
+writes the row, and returns an outcome as plain data: the status, or why there is none.
+"""
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, TypedDict
+
+from celery import shared_task
+from django.conf import settings
+
+from replay import runs
+from replay.models import Dataset, Replay
+from replay.streamer.remote import StreamerRefused, StreamerRemote, StreamerUnreachable
+from replay.streamer.states import ACTIVE_STATES, Pace, ReplayState, StreamerStatus
+
+task: Callable[[Callable[..., Any]], Any] = shared_task  # Celery has no types
+ALREADY_RUNNING: Final = "already running"
+_START_WITHIN_S: Final = 3.5  # the streamer opens the file before it answers
+_OTHER_START_WITHIN_S: Final = 4.0
+_OTHER_START_POLL_S: Final = 0.05
+
+
+class StartRequest(TypedDict):
+    """What is asked of the start task."""
+
+    dataset_id: int
+    pace: Pace
+    loop: bool
+    max_msgs: int
+    user_id: int | None
+
+
+class Outcome(TypedDict, total=False):
+    """Exactly one key is set."""
+
+    status: StreamerStatus
+    refused: str
+    unreachable: str
+
+
+@task
+def start_replay(request: StartRequest) -> Outcome:
+    """Start a replay, or report the one that runs; of two at the same instant the database lets one through."""
+    return _outcome(lambda: start(request, streamer_remote()))
+
+
+@task
+def stop_replay() -> Outcome:
+    """Stop what runs; harmless when nothing does."""
+    return _outcome(lambda: stop(streamer_remote()))
+
+
+@task
+def change_pace(pace: Pace) -> Outcome:
+    """Change the pace of what runs."""
+    return _outcome(lambda: streamer_remote().call("pace", {"pace": pace}))
+
+
+@task
+def read_status() -> Outcome:
+    """Ask the streamer how it is."""
+    return _outcome(lambda: streamer_remote().call("status"))
+
+
+@task
+def rescan_datasets(dataset_ids: list[int]) -> None:
+    """Register these files anew; what is wrong with one ends up in its row."""
+    # here, because reading files needs numba, and web processes load this module to send tasks
+    from replay.datasets import register
+
+    for dataset in Dataset.objects.filter(pk__in=dataset_ids):
+        register(Path(dataset.path))
+
+
+@lru_cache(maxsize=1)
+def streamer_remote() -> StreamerRemote:
+    """Return this process's connection to the streamer."""
+    return StreamerRemote(settings.REDIS_URL, runs.FEED)
+
+
+def start(request: StartRequest, remote: StreamerRemote) -> StreamerStatus:
+    """Open a row and have the streamer run it; see start_replay. Raises what the remote raises."""
+    give_up_at = time.monotonic() + _OTHER_START_WITHIN_S
+    while time.monotonic() < give_up_at:
+        run = runs.open_run(**request)
+        if run is not None:
+            return _start_run(run, remote)
+        running = _join_active_run(remote)
+        if running is not None:
+            return running
+        time.sleep(_OTHER_START_POLL_S)
+    raise StreamerUnreachable("another start is under way and did not finish")
+
+
+def stop(remote: StreamerRemote) -> StreamerStatus:
+    """Stop the streamer and end the row, also one that no streamer runs. Raises what the remote raises."""
+    status = remote.call("stop")
+    if status["replay_id"] is not None:
+        runs.record_status(status)
+    run = runs.active_run()
+    if run is not None and run.state != ReplayState.STARTING:
+        runs.close_run(run, ReplayState.STOPPED, "Stopped; the streamer was not running it any more.")
+    return status
+
+
+def _start_run(run: Replay, remote: StreamerRemote) -> StreamerStatus:
+    try:
+        status = remote.call("start", runs.start_command(run), timeout_s=_START_WITHIN_S)
+    except (StreamerUnreachable, StreamerRefused) as error:
+        runs.close_run(run, ReplayState.FAILED, str(error))
+        raise
+    if status["replay_id"] == run.pk:
+        runs.record_status(status)
+    else:
+        runs.close_run(run, ReplayState.FAILED, f"The streamer was already running replay #{status['replay_id']}.")
+    return status
+
+
+def _join_active_run(remote: StreamerRemote) -> StreamerStatus | None:
+    """Return the status of the replay that runs; None when the caller should try again.
+
+    1. Another start is under way: its worker will answer, or has died and left the row behind.
+    2. The streamer runs it: that is the answer.
+    3. The streamer does not: it has ended, or was lost, and the row is closed.
+    """
+    run = runs.active_run()
+    if run is None:
+        return None
+    if run.state == ReplayState.STARTING:
+        if runs.is_left_behind(run):
+            runs.close_run(run, ReplayState.FAILED, "The start was never finished: its worker died.")
+        return None
+    status = remote.call("status")
+    if status["replay_id"] != run.pk:
+        runs.close_run(run, ReplayState.FAILED, "The streamer lost this replay.")
+        return None
+    if status["state"] not in ACTIVE_STATES:
+        if not runs.record_status(status):
+            runs.close_run(run, ReplayState(status["state"]), status["error"])
+        return None
+    return {**status, "note": ALREADY_RUNNING}
+
+
+def _outcome(verb: Callable[[], StreamerStatus]) -> Outcome:
+    try:
+        return {"status": verb()}
+    except StreamerUnreachable as error:
+        return {"unreachable": str(error)}
+    except StreamerRefused as error:
+        return {"refused": str(error)}

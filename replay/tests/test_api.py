@@ -1,0 +1,198 @@
+"""The REST door: who may pass, and what is said to those who ask wrongly."""
+
+import base64
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from django.utils import timezone
+from pytest_django import Settings
+
+from replay import auth
+from replay.keys import create_key
+from replay.models import ApiKey, Dataset
+
+START, DATASETS = "/api/control/replay/start", "/api/datasets"
+INVALID = {"rate": 5000}  # who is let in hears that the rate is wrong, and nothing starts
+PASSED_READ, PASSED_CONTROL = 200, 400
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def vera() -> User:
+    user = User.objects.create_user("vera", password="a long enough password")
+    user.groups.add(Group.objects.get(name="viewer"))
+    return user
+
+
+@pytest.fixture
+def otto() -> User:
+    user = User.objects.create_user("otto", password="a long enough password")
+    user.groups.add(Group.objects.get(name="operator"))
+    return user
+
+
+def session_of(user: User) -> Client:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(user)
+    return client
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def basic(key: str) -> dict[str, str]:
+    return {"authorization": "Basic " + base64.b64encode(f"{key}:".encode()).decode()}
+
+
+def statuses(client: Client, headers: dict[str, str] | None = None) -> tuple[int, int]:
+    """Return what reading and controlling answer."""
+    post = client.post(START, INVALID, content_type="application/json", headers=headers)
+    return client.get(DATASETS, headers=headers).status_code, post.status_code
+
+
+def test_strangers_neither_read_nor_control() -> None:
+    assert statuses(Client(enforce_csrf_checks=True)) == (401, 401)
+
+
+def test_a_viewer_reads_only(vera: User) -> None:
+    client = session_of(vera)
+    assert statuses(client, {"x-csrftoken": _csrf(client)}) == (PASSED_READ, 403)
+
+
+def test_an_operator_controls_with_the_csrf_token_and_not_without(otto: User) -> None:
+    client = session_of(otto)
+    assert statuses(client) == (PASSED_READ, 403)
+    assert statuses(client, {"x-csrftoken": _csrf(client)}) == (PASSED_READ, PASSED_CONTROL)
+
+
+@pytest.mark.parametrize("header", [bearer, basic])
+@pytest.mark.parametrize(
+    ("scopes", "expected"),
+    [
+        (["read"], (PASSED_READ, 403)),
+        (["control"], (403, PASSED_CONTROL)),
+        (["read", "control"], (PASSED_READ, PASSED_CONTROL)),
+        (["feed"], (403, 403)),
+    ],
+)
+def test_a_key_opens_what_its_scopes_name(
+    vera: User, header: Any, scopes: list[str], expected: tuple[int, int]
+) -> None:
+    _, key = create_key(vera, "bot", scopes)
+    assert statuses(Client(enforce_csrf_checks=True), header(key)) == expected
+
+
+@pytest.mark.parametrize("header", [bearer, basic])
+def test_expired_revoked_and_wrong_keys_open_nothing(vera: User, header: Any) -> None:
+    _, expired = create_key(vera, "old", ["read", "control"], expires_at=timezone.now() - timedelta(days=1))
+    row, revoked = create_key(vera, "lost", ["read", "control"])
+    ApiKey.objects.filter(pk=row.pk).update(revoked_at=timezone.now())
+    for key in (expired, revoked, "db-" + "x" * 29, ""):
+        assert statuses(Client(), header(key)) == (401, 401)
+
+
+def test_public_read_opens_the_read_side_only(settings: Settings) -> None:
+    settings.PUBLIC_READ = True
+    assert statuses(Client()) == (PASSED_READ, 401)
+
+
+def test_a_websocket_is_read_by_keys_logins_and_where_it_is_public_by_anyone(vera: User, settings: Settings) -> None:
+    (_, reading), (_, controlling) = create_key(vera, "r", ["read"]), create_key(vera, "c", ["control"])
+    reader = async_to_sync(auth.websocket_reader)
+
+    def scope(header: bytes | None, who: object = None) -> dict[str, Any]:
+        return {"headers": [] if header is None else [(b"authorization", header)]} | ({"user": who} if who else {})
+
+    assert reader(scope(None, vera)) == vera
+    assert isinstance(reader(scope(f"Bearer {reading}".encode())), ApiKey)
+    assert isinstance(reader(scope(basic(reading)["authorization"].encode())), ApiKey)
+    for header in (None, b"Bearer " + controlling.encode(), b"Bearer x", b"Basic !!!", b"Bearer \xff", b"Digest a"):
+        assert reader(scope(header)) is None
+    settings.PUBLIC_READ = True
+    assert reader(scope(None)) is not None
+
+
+@pytest.fixture
+def operator(otto: User) -> Client:
+    client = Client()
+    client.force_login(otto)
+    return client
+
+
+def refusal(client: Client, body: object, path: str = START) -> tuple[int, str]:
+    text = body if isinstance(body, str) else json.dumps(body)
+    answer = client.post(path, text, content_type="application/json")
+    return answer.status_code, answer.json()["detail"]
+
+
+def test_a_wrong_rate_is_answered_word_for_word(operator: Client) -> None:
+    expected = "Invalid rate 5000. Allowed: [200, 1000, 10000, 50000, 500000]"
+    assert refusal(operator, {"rate": 5000}) == (400, expected)
+    assert refusal(operator, {"rate": 5000}, "/api/control/replay/pace") == (400, expected)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"rate": 200, "pace": "max"}, "Give rate or pace, not both."),
+        ({"pace": "fast"}, 'pace: Value error, expected "max" or {"records_per_s": 1 to 1000000000}, found "fast"'),
+        ({"pace": {"records_per_s": 0}}, "records_per_s"),
+        ({"pace": {"records_per_s": 10**10}}, "records_per_s"),
+        ({"rate": "200"}, "rate"),
+        ({"rate": True}, "rate"),
+        ({"max_msgs": -2}, "max_msgs"),
+        ({"max_msgs": 2**70}, "max_msgs"),
+        ({"loop": "yes"}, "loop"),
+        ({"speed": 3}, "speed"),
+        ("{not json", ""),
+        ("[]", ""),
+    ],
+)
+def test_a_wrong_body_is_refused_with_the_field(operator: Client, body: object, reason: str) -> None:
+    status, detail = refusal(operator, body)
+    assert status == 400
+    assert reason in detail
+
+
+def test_an_unknown_dataset_is_404_and_a_broken_one_400(operator: Client) -> None:
+    assert refusal(operator, {"dataset": "nothing.dbn"}) == (404, "No dataset 'nothing.dbn'")
+    assert refusal(operator, {"dataset": 12345}) == (404, "No dataset '12345'")
+    assert refusal(operator, {}) == (404, "No dataset is ready: put a file into DATA_DIR and run scandatasets.")
+    Dataset.objects.create(name="broken.csv", path="/b", state="failed", error="line 2: expected a price")
+    assert refusal(operator, {"dataset": "broken.csv"})[0] == 400
+
+
+def test_a_start_without_a_body_takes_the_defaults(operator: Client) -> None:
+    answer = operator.generic("POST", START)
+    assert (answer.status_code, answer.json()["detail"][:19]) == (404, "No dataset is ready")
+
+
+def test_a_pace_is_asked_for(operator: Client) -> None:
+    assert refusal(operator, {}, "/api/control/replay/pace") == (400, "Give rate or pace.")
+
+
+def test_datasets_are_listed_with_what_is_wrong(operator: Client) -> None:
+    Dataset.objects.create(
+        name="a.dbn", path="/a", state="ready", format="dbn", records=7, first_ts_event=1_758_742_200_000_860_311
+    )
+    Dataset.objects.create(name="b.csv", path="/b", state="failed", error="line 2: expected a price")
+    good, broken = operator.get(DATASETS).json()
+    assert (good["name"], good["records"], good["first_ts"]) == ("a.dbn", 7, "2025-09-24T19:30:00.000860311Z")
+    assert good["last_ts"] is None
+    assert (broken["state"], broken["error"]) == ("failed", "line 2: expected a price")
+    assert "path" not in good
+
+
+def _csrf(client: Client) -> str:
+    """Return a token as the page has it."""
+    from django.middleware.csrf import _get_new_csrf_string
+
+    client.cookies["csrftoken"] = token = _get_new_csrf_string()
+    return token

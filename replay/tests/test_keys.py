@@ -1,0 +1,114 @@
+"""API keys: made once, found again, refused when they should be."""
+
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from replay.keys import KEY_LENGTH, KeyFormError, create_key, find_key, secret_of
+from replay.models import ApiKey
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    return User.objects.create_user("alice", password="a long enough password")
+
+
+def test_a_key_is_32_characters_and_found_again(alice: User) -> None:
+    row, text = create_key(alice, "bot", ["feed", "read"])
+    assert len(text) == KEY_LENGTH
+    assert text.startswith("db-")
+    assert row.bucket_id == text[-5:]
+    assert row.scopes == ["read", "feed"]
+    assert find_key(text) == row
+
+
+def test_the_database_does_not_hold_the_key_itself(alice: User) -> None:
+    row, text = create_key(alice, "bot", ["read"])
+    row.refresh_from_db()
+    assert text.encode() not in bytes(row.secret)
+    assert secret_of(row) == text
+
+
+def test_a_wrong_key_of_the_same_bucket_is_not_found(alice: User) -> None:
+    _, text = create_key(alice, "bot", ["read"])
+    wrong = "db-" + "x" * (KEY_LENGTH - 8) + text[-5:]
+    assert find_key(wrong) is None
+
+
+def test_two_keys_in_one_bucket_are_told_apart(alice: User) -> None:
+    first, text = create_key(alice, "one", ["read"])
+    second, other = create_key(alice, "two", ["read"])
+    ApiKey.objects.filter(pk=second.pk).update(bucket_id=first.bucket_id)
+    assert find_key(text) == first
+    assert find_key(other) is None
+
+
+@pytest.mark.parametrize("text", ["", "db-", "x" * 32, "db-" + "é" * 29, "db-" + "x" * 300, "db-\x00" + "x" * 28])
+def test_what_is_no_key_is_not_looked_up(
+    alice: User, text: str, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    with django_assert_max_num_queries(1):
+        assert find_key(text) is None
+
+
+def test_expired_revoked_and_orphaned_keys_open_nothing(alice: User) -> None:
+    now = timezone.now()
+    _, expired = create_key(alice, "expired", ["read"], expires_at=now - timedelta(seconds=1))
+    _, valid = create_key(alice, "valid", ["read"], expires_at=now + timedelta(hours=1))
+    row, revoked = create_key(alice, "revoked", ["read"])
+    ApiKey.objects.filter(pk=row.pk).update(revoked_at=now)
+    assert [find_key(text) is not None for text in (expired, valid, revoked)] == [False, True, False]
+    alice.is_active = False
+    alice.save()
+    assert find_key(valid) is None
+
+
+def test_use_is_noted_at_most_once_a_minute(alice: User, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    row, text = create_key(alice, "bot", ["read"])
+    with django_assert_num_queries(2):
+        find_key(text)
+    row.refresh_from_db()
+    assert row.last_used_at is not None
+    with django_assert_num_queries(1):
+        find_key(text)
+    ApiKey.objects.update(last_used_at=timezone.now() - timedelta(minutes=2))
+    with django_assert_num_queries(2):
+        find_key(text)
+
+
+def test_keys_outlive_a_rotation_of_the_site_secret_only_through_the_fallbacks(alice: User, settings: Settings) -> None:
+    row, text = create_key(alice, "bot", ["read"])
+    old = settings.SECRET_KEY
+    settings.SECRET_KEY = "another secret of the site, long enough to be one"
+    assert find_key(text) is None
+    assert secret_of(row) == ""
+    settings.SECRET_KEY_FALLBACKS = [old]
+    assert find_key(text) == row
+
+
+@pytest.mark.parametrize("scopes", [[], ["write"], ["read", "admin"]])
+def test_unknown_scopes_are_refused(alice: User, scopes: list[str]) -> None:
+    with pytest.raises(KeyFormError, match="Expected scopes out of read, feed, control"):
+        create_key(alice, "bot", scopes)
+    assert not ApiKey.objects.exists()
+
+
+def test_createapikey_prints_the_key_once(alice: User) -> None:
+    out = StringIO()
+    call_command("createapikey", "alice", "my bot", "--scope", "read", "--scope", "control", "--days", "7", stdout=out)
+    key = find_key(out.getvalue().strip())
+    assert key is not None
+    assert (key.owner, key.name, key.scopes) == (alice, "my bot", ["read", "control"])
+    assert key.expires_at is not None
+
+
+def test_createapikey_names_what_is_wrong(alice: User) -> None:
+    with pytest.raises(CommandError, match="No account 'bob'"):
+        call_command("createapikey", "bob", "x")
+    with pytest.raises(CommandError, match="--days: expected 1 to 36500, found 0"):
+        call_command("createapikey", "alice", "x", "--days", "0")

@@ -1,0 +1,130 @@
+"""Commands over a real Redis: acknowledged, refused, given up, and with Redis away."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from django.conf import settings
+
+from replay.streamer import remote as remote_module
+from replay.streamer.remote import (
+    COMMANDS_KEY,
+    STATUS_KEY,
+    StreamerRefused,
+    StreamerRemote,
+    StreamerUnreachable,
+)
+from replay.tests.daemon import Daemon
+from replay.tests.recordings import command
+
+FEED = "test"
+
+
+@pytest.fixture
+def remote(redis_client: redis.Redis) -> Iterator[StreamerRemote]:
+    caller = StreamerRemote(settings.REDIS_URL, FEED)
+    yield caller
+    caller.close()
+
+
+def test_a_command_is_answered_with_the_true_status(remote: StreamerRemote) -> None:
+    with Daemon(settings.REDIS_URL, FEED):
+        assert remote.call("status")["state"] == "IDLE"
+        started = remote.call("start", command({"records_per_s": 100}))
+        assert (started["state"], started["replay_id"], started["pace"]) == ("REPLAYING", 1, {"records_per_s": 100})
+        assert remote.call("pace", {"pace": {"records_per_s": 7}})["pace"] == {"records_per_s": 7}
+        assert remote.call("stop")["state"] == "STOPPED"
+
+
+def test_a_refused_command_says_why(remote: StreamerRemote) -> None:
+    with Daemon(settings.REDIS_URL, FEED):
+        with pytest.raises(StreamerRefused, match="No replay is running"):
+            remote.call("pace", {"pace": "max"})
+        with pytest.raises(StreamerRefused, match="Unknown command 'dance'"):
+            remote.call("dance")
+
+
+def test_a_command_that_crashes_is_answered_and_the_daemon_goes_on(remote: StreamerRemote) -> None:
+    with Daemon(settings.REDIS_URL, FEED):
+        with pytest.raises(StreamerRefused, match="RuntimeError: a fault"):
+            remote.call("crash")
+        assert remote.call("status")["state"] == "IDLE"
+
+
+def test_a_command_whose_caller_gave_up_is_never_carried_out(remote: StreamerRemote, redis_client: redis.Redis) -> None:
+    with pytest.raises(StreamerUnreachable, match="did not take the command stop within 0.2 s"):
+        remote.call("stop", timeout_s=0.2)
+    assert redis_client.keys("batonic:*") == []
+    with Daemon(settings.REDIS_URL, FEED) as daemon:
+        remote.call("status")
+        assert daemon.handled == ["status"]
+
+
+def test_a_command_whose_caller_died_while_it_waited_is_skipped(
+    remote: StreamerRemote, redis_client: redis.Redis
+) -> None:
+    redis_client.rpush(COMMANDS_KEY.format(feed=FEED), "an-id-without-a-body")
+    with Daemon(settings.REDIS_URL, FEED) as daemon:
+        remote.call("status")
+        assert daemon.handled == ["status"]
+
+
+def test_a_command_taken_at_the_last_moment_is_still_answered(remote: StreamerRemote) -> None:
+    with Daemon(settings.REDIS_URL, FEED) as daemon:
+        daemon.hold_s = 0.5
+        assert remote.call("status", timeout_s=0.2)["state"] == "IDLE"
+
+
+def test_an_answer_that_never_comes_is_told_apart(remote: StreamerRemote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_module, "_GRACE_S", 0.1)
+    with Daemon(settings.REDIS_URL, FEED) as daemon:
+        daemon.hold_s = 1
+        with pytest.raises(StreamerUnreachable, match="took the command status and did not answer"):
+            remote.call("status", timeout_s=0.1)
+
+
+def test_the_status_is_written_and_goes_away_with_the_streamer(
+    remote: StreamerRemote, redis_client: redis.Redis, wait_for: Callable[..., Any]
+) -> None:
+    assert remote.status() is None
+    with Daemon(settings.REDIS_URL, FEED) as daemon:
+        status = wait_for(remote.status)
+        assert status == daemon.status()
+        assert 0 < redis_client.pttl(STATUS_KEY.format(feed=FEED)) <= remote_module.STATUS_TTL_S * 1000
+    assert remote.status() is None
+
+
+def test_without_redis_callers_hear_it_at_once(free_port: Callable[[], int]) -> None:
+    lonely = StreamerRemote(f"redis://127.0.0.1:{free_port()}/0", FEED)
+    with pytest.raises(StreamerUnreachable, match="Redis does not answer"):
+        lonely.call("status")
+    with pytest.raises(StreamerUnreachable, match="Redis does not answer"):
+        lonely.status()
+    lonely.close()
+
+
+def test_the_daemon_survives_redis_and_takes_commands_again_when_it_is_back(
+    own_redis: Any, wait_for: Callable[..., Any]
+) -> None:
+    with Daemon(own_redis.url, FEED) as daemon:
+        caller = StreamerRemote(own_redis.url, FEED)
+        caller.call("start", command({"records_per_s": 1000}))
+        own_redis.stop()
+        before = daemon.status()["position"]
+        wait_for(lambda: daemon.status()["position"] > before + 300)  # the market clock goes on
+        with pytest.raises(StreamerUnreachable):
+            caller.call("stop", timeout_s=0.2)
+        own_redis.start()
+        assert wait_for(caller.status)["state"] == "REPLAYING"
+        assert caller.call("stop", timeout_s=5)["state"] == "STOPPED"
+        caller.close()
+
+
+def test_the_status_is_plain_json(remote: StreamerRemote) -> None:
+    with Daemon(settings.REDIS_URL, FEED) as daemon:
+        remote.call("start", command({"records_per_s": 1}, start_record=2500))
+        status = daemon.status()
+        assert json.loads(json.dumps(status)) == status
+        assert int(status["ts_event"]) > 2**53

@@ -1,0 +1,222 @@
+"""The daemon as a process: signals, resumption after SIGKILL, and the row it leaves behind."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from django.conf import settings as django_settings
+from django.db import connection
+
+from replay import runs, tasks
+from replay.models import Dataset, Replay
+from replay.reporter import RowReporter, Run
+from replay.streamer.remote import StreamerRefused, StreamerRemote
+from replay.streamer.states import StartCommand
+from replay.tests.daemon import Daemon
+from replay.tests.recordings import Reader, books, decode, session, write_dbn
+
+Wait = Callable[..., Any]
+Spawn = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def remote(redis_client: redis.Redis) -> Iterator[StreamerRemote]:
+    caller = StreamerRemote(django_settings.REDIS_URL)
+    yield caller
+    caller.close()
+
+
+@pytest.fixture
+def dataset(transactional_db: None, data_folder: Path) -> Dataset:
+    path = write_dbn(data_folder / "data" / "made.dbn", session(60_000))
+    return Dataset.objects.create(name="made.dbn", path=str(path), state="ready", records=60_000)
+
+
+@pytest.fixture
+def port(process_env: dict[str, str]) -> int:
+    return int(process_env["STREAMER_TCP_PORT"])
+
+
+def start(dataset: Dataset, remote: StreamerRemote, records_per_s: int) -> None:
+    tasks.start(
+        {
+            "dataset_id": dataset.pk,
+            "pace": {"records_per_s": records_per_s},
+            "loop": False,
+            "max_msgs": -1,
+            "user_id": None,
+        },
+        remote,
+    )
+
+
+def listens(port: int) -> Callable[[], bool]:
+    def connects() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    return connects
+
+
+def test_sigterm_ends_the_daemon_at_once_and_leaves_the_row_stopped(
+    spawn: Spawn, port: int, dataset: Dataset, remote: StreamerRemote, wait_for: Wait
+) -> None:
+    process = spawn("runstreamer", until=listens(port))
+    start(dataset, remote, 1000)
+    wait_for(lambda: Replay.objects.get().position > 300)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(5) == 0
+    assert time.monotonic() - asked < 5
+    run = Replay.objects.get()
+    assert run.state == "STOPPED"
+    assert run.position > 300
+    assert run.position_ts_event
+    assert run.ended_at is not None
+    assert remote.status() is None
+
+
+def test_after_sigkill_the_next_daemon_resumes_the_same_replay_and_its_clients_are_right(
+    spawn: Spawn, port: int, dataset: Dataset, remote: StreamerRemote, wait_for: Wait
+) -> None:
+    first = spawn("runstreamer", "--framing", "dbn", until=listens(port))
+    start(dataset, remote, 10_000)
+    wait_for(lambda: Replay.objects.get().position > 5000)
+    first.kill()
+    first.wait()
+    run = Replay.objects.get()
+    assert (run.state, run.generation) == ("REPLAYING", 1)
+    spawn("runstreamer", "--framing", "dbn", until=listens(port))
+    status = wait_for(lambda: (found := remote.status()) and found["generation"] == 2 and found)
+    assert (status["replay_id"], status["state"]) == (run.pk, "REPLAYING")
+    assert status["position"] >= run.position
+    remote.call("pace", {"pace": {"records_per_s": 500_000}})
+
+    async def capture() -> bytes:
+        return await (await Reader.connect(port)).to_end()
+
+    records, _ = decode("dbn", asyncio.run(capture()))
+    made = session(60_000)
+    assert books(records) == books(made)
+    wait_for(lambda: Replay.objects.get().state == "DONE")
+    assert Replay.objects.get().position == 60_000
+
+
+def test_the_position_is_reported_at_least_once_a_second(
+    spawn: Spawn, port: int, dataset: Dataset, remote: StreamerRemote, wait_for: Wait
+) -> None:
+    spawn("runstreamer", until=listens(port))
+    start(dataset, remote, 1000)
+    wait_for(lambda: Replay.objects.get().position > 0)
+    for _ in range(3):
+        before = Replay.objects.get()
+        wait_for(lambda before=before: Replay.objects.get().heartbeat_at > before.heartbeat_at, timeout_s=1.0)
+
+
+def test_a_second_streamer_on_the_port_ends_with_a_clear_message(
+    spawn: Spawn, port: int, process_env: dict[str, str]
+) -> None:
+    spawn("runstreamer", until=listens(port))
+    manage = Path(django_settings.BASE_DIR) / "manage.py"
+    second = subprocess.run(
+        [sys.executable, str(manage), "runstreamer"], env=process_env, capture_output=True, text=True
+    )
+    assert second.returncode != 0
+    assert f"Cannot listen on 127.0.0.1:{port}" in second.stderr
+    assert "second streamer" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+class Owner:
+    """Somebody who runs replays and remembers what he was told."""
+
+    def __init__(self, refusal: str = "") -> None:
+        self.resumed: list[StartCommand] = []
+        self.given_up: list[Run] = []
+        self._refusal = refusal
+
+    def resume(self, command: StartCommand) -> None:
+        self.resumed.append(command)
+        if self._refusal:
+            raise StreamerRefused(self._refusal)
+
+    def give_up(self, run: Run) -> None:
+        self.given_up.append(run)
+
+
+@pytest.fixture
+def daemon(redis_client: redis.Redis) -> Iterator[Daemon]:
+    with Daemon(django_settings.REDIS_URL) as running:
+        yield running
+
+
+def test_a_reporter_step_writes_the_newest_status_and_then_has_nothing_to_do(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote
+) -> None:
+    start(dataset, remote, 10)
+    status, reporter, owner = daemon.status(), RowReporter(), Owner()
+    reporter.offer({**status, "position": 5})
+    reporter.offer({**status, "position": 9})
+    assert reporter.step(owner)
+    assert Replay.objects.get().position == 9
+    assert not reporter.step(owner)
+    assert owner.resumed == []  # it runs already: nothing was left behind
+
+
+def test_the_end_of_a_replay_is_written_though_the_next_one_runs_already(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote
+) -> None:
+    start(dataset, remote, 10)
+    status, reporter = daemon.status(), RowReporter()
+    reporter.offer({**status, "state": "DONE"})
+    reporter.offer({**status, "replay_id": status["replay_id"] + 1})
+    reporter.step(Owner())
+    assert Replay.objects.get().state == "DONE"
+
+
+def test_a_run_whose_row_belongs_to_somebody_else_is_given_up(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote
+) -> None:
+    start(dataset, remote, 10)
+    Replay.objects.update(generation=7)
+    reporter, owner = RowReporter(), Owner()
+    reporter.offer(daemon.status())
+    reporter.step(owner)
+    assert owner.given_up == [(Replay.objects.get().pk, 1)]
+
+
+def test_a_replay_that_cannot_be_resumed_is_failed_with_the_reason(dataset: Dataset) -> None:
+    runs.open_run(dataset.pk, "max", False, -1, None)
+    Replay.objects.update(state="REPLAYING", position=17)
+    owner = Owner("Cannot open made.dbn: it is gone")
+    RowReporter().step(owner)
+    assert [command["start_record"] for command in owner.resumed] == [17]
+    assert (Replay.objects.get().state, Replay.objects.get().error) == ("FAILED", "Cannot open made.dbn: it is gone")
+
+
+def test_the_reporter_survives_a_lost_database_connection(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote, wait_for: Wait
+) -> None:
+    start(dataset, remote, 10)
+    reporter, status = RowReporter(), daemon.status()
+    reporter.offer({**status, "position": 1})
+    reporter.start(Owner())
+    try:
+        wait_for(lambda: Replay.objects.get().position == 1)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+                " AND datname = current_database()"
+            )
+        reporter.offer({**status, "position": 2})
+        wait_for(lambda: Replay.objects.get().position == 2)
+    finally:
+        reporter.close(5)

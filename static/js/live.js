@@ -1,0 +1,157 @@
+// The live page: the newest book goes to every part, and each part paints at most once a frame.
+
+import { Book } from "./book.js";
+import { Control } from "./control.js";
+import { countText, dateText, midText, timeText, unitsText } from "./format.js";
+import { Ladder } from "./ladder.js";
+import { DepthPlot, Trail, depthSum } from "./plot.js";
+import { BookSocket } from "./socket.js";
+
+const STALE_MS = 2000;
+const CALM_PAINT_MS = 500; // for people who asked for less motion
+const STATES = {
+  ok: ["book ok", "The best bid lies under the best ask"],
+  locked: ["locked", "The best bid equals the best ask"],
+  crossed: ["crossed", "The best bid lies above the best ask, as before an opening"],
+  one_sided: ["one sided", "One side of the book is empty"],
+  empty: ["empty", "There are no resting orders"],
+};
+
+const part = (id) => document.getElementById(id);
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const ladder = new Ladder(part("ladder"), requestPaint);
+const trail = new Trail(part("trail"));
+const depthPlot = new DepthPlot(part("depth-plot"));
+
+let book = null;
+let bookAt = 0;
+let connection = "connecting";
+let announced = "";
+let paintPlanned = false;
+let paintedAt = 0;
+
+const control = new Control(part("control"), { badge: part("replay-state"), bar: part("progress"), text: part("position") }, {
+  problem: showProblem,
+  cleared: clearProblem,
+  changed: (word) => announce(`Replay ${word}`),
+});
+
+const socket = new BookSocket(
+  { symbol: part("symbol").value, depth: Number(part("depth").value), push_ms: Number(part("ladder").dataset.pushMs) },
+  {
+    book(message) {
+      book = new Book(message);
+      bookAt = performance.now();
+      ladder.show(book);
+      trail.show(book);
+      depthPlot.show(book);
+      requestPaint();
+    },
+    problem: showProblem,
+    state(state) {
+      connection = state;
+      showConnection();
+    },
+  },
+);
+
+part("symbol").addEventListener("change", (event) => {
+  const symbol = event.target.value;
+  part("final-book").search = new URLSearchParams({ symbol });
+  document.title = `${symbol} live · Batonic`;
+  clearProblem();
+  socket.update({ symbol });
+});
+part("depth").addEventListener("change", (event) => socket.update({ depth: Number(event.target.value) }));
+part("recentre").addEventListener("click", () => ladder.recentre());
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest?.("input, select, textarea, [contenteditable]");
+  if (event.key.toLowerCase() === "c" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) ladder.recentre();
+});
+addEventListener("resize", requestPaint);
+setInterval(showConnection, 500);
+
+function requestPaint() {
+  if (paintPlanned) return;
+  paintPlanned = true;
+  const wait = calm.matches ? paintedAt + CALM_PAINT_MS - performance.now() : 0;
+  if (wait > 0) setTimeout(() => requestAnimationFrame(paint), wait);
+  else requestAnimationFrame(paint);
+}
+
+function paint() {
+  paintPlanned = false;
+  paintedAt = performance.now();
+  if (!book) return;
+  ladder.paint();
+  trail.paint();
+  depthPlot.paint();
+  showQuotes();
+  showConnection();
+  write("trail-span", trail.span);
+  write("ladder-note", ladder.note || `${book.bids.length} bid and ${book.asks.length} ask levels, tick ${unitsText(book.step, book.decimals)}`);
+}
+
+function showQuotes() {
+  const { bid, ask, decimals } = book;
+  showSide("bid", bid, decimals);
+  showSide("ask", ask, decimals);
+  write("mid", bid && ask ? midText(bid[0], ask[0], decimals) : "–");
+  write("spread", bid && ask ? unitsText(ask[0] - bid[0], decimals) : "–");
+  write("event-time", timeText(book.tsNs));
+  write("event-date", dateText(book.tsNs));
+  write("seq", countText(book.seq));
+  write("records", countText(book.records));
+  write("bid-depth", countText(depthSum(book.bids)));
+  write("ask-depth", countText(depthSum(book.asks)));
+  const [word, meaning] = STATES[book.state];
+  const badge = part("book-state");
+  if (badge.dataset.state === book.state && badge.textContent === word) return;
+  badge.dataset.state = book.state;
+  badge.title = meaning;
+  badge.textContent = word;
+  announce(`Book ${word}`);
+}
+
+function showSide(side, level, decimals) {
+  write(`${side}-price`, level ? unitsText(level[0], decimals) : "–");
+  write(`${side}-size`, level ? `${countText(level[1])} in ${countText(level[2])} order${level[2] === 1 ? "" : "s"}` : "none");
+}
+
+// Live means that books come. Without a running replay silence is no fault.
+function showConnection() {
+  const age = performance.now() - bookAt;
+  let [state, text] = [connection, connection];
+  if (connection === "open") {
+    [state, text] = ["live", "live"];
+    if (!book || age > STALE_MS) {
+      const running = control.state === "RUNNING";
+      [state, text] = running ? ["stale", book ? `stale ${Math.floor(age / 1000)} s` : "stale"] : ["idle", "connected"];
+    }
+  }
+  const badge = part("connection");
+  if (badge.textContent !== text) badge.textContent = text;
+  if (badge.dataset.state === state) return;
+  badge.dataset.state = state;
+  announce(`Connection ${state === "idle" ? "open" : state}`);
+}
+
+function showProblem(text) {
+  part("problem").textContent = text;
+  part("problem").hidden = false;
+}
+
+function clearProblem() {
+  part("problem").hidden = true;
+}
+
+function announce(text) {
+  if (text === announced) return;
+  announced = text;
+  part("announcement").textContent = text;
+}
+
+function write(id, text) {
+  const node = part(id);
+  if (node.textContent !== text) node.textContent = text;
+}
