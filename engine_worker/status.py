@@ -40,7 +40,7 @@ class StatusReader:
             records=run.records,
             records_per_s=self._rate(),
             snapshots=engine.counters.snapshots,
-            snapshots_stored=database.written if database else 0,
+            snapshots_stored=database.written + database.duplicates if database else 0,
             queue_items=sum(counts.pending for counts in counters.values()),
             symbols={symbol: _best_texts(picture) for symbol, picture in engine.pusher.newest.items()},
             feed_path=str(config.feed_path) if config.feed_enabled else "",

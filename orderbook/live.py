@@ -46,7 +46,7 @@ class EngineStatus(TypedDict):
     records: int
     records_per_s: int
     snapshots: int
-    snapshots_stored: int
+    snapshots_stored: int  # in the table for sure: written now, or found there
     queue_items: int
     symbols: dict[str, dict[str, str]]  # symbol -> {"bid", "ask", "ts", "state"} as text
     feed_path: str

@@ -1,6 +1,6 @@
 """The verbs of replay control, as pages and REST call them: start, stop, pace, status. Floor 3.
 
-Each goes through a short Celery task to the streamer and comes back with the streamer's true state. The wait
+A command goes through a short Celery task to the streamer and comes back with the streamer's true state. The wait
 for a task happens on a few threads of our own: Celery keeps Redis connections for each thread that waits, and
 under ASGI every request has a new one.
 """
@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from orderbook.book.timestamp import format_ns
 from replay import tasks
 from replay.models import Dataset
+from replay.streamer.remote import StreamerUnreachable
 from replay.streamer.states import Pace, ReplayState, StreamerStatus
 
 ANSWER_WITHIN_S: Final = 5.0
@@ -104,8 +105,16 @@ def change_pace(pace: Pace) -> StartAnswer:
 
 
 def status() -> StatusAnswer:
-    """Return the streamer's true state. Raises ControlUnreachable."""
-    upstream = _through_worker(tasks.read_status)
+    """Return the streamer's true state, at most 0.25 s old. Raises ControlUnreachable.
+
+    Read where the streamer writes it and not through a task: every open page asks once a second.
+    """
+    try:
+        upstream = tasks.streamer_remote().status()
+    except StreamerUnreachable as error:
+        raise ControlUnreachable(str(error)) from error
+    if upstream is None:
+        raise ControlUnreachable("the streamer is silent")
     records, record, ts_event = upstream["records"], upstream["position"], int(upstream["ts_event"])
     state = upstream["state"]
     return {

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import transaction
 
 from history.models import Instrument
-from replay.feed.sources import SUFFIXES, SourceError, file_sha256, format_of, open_recording
+from replay.feed.sources import SUFFIXES, Recording, SourceError, file_sha256, format_of, open_recording
 from replay.feed.summary import InstrumentSummary, Summary, summarize
 from replay.models import Dataset
 
@@ -34,6 +34,16 @@ def scan(progress: Progress = lambda path, n: None) -> list[Dataset]:
         if not Path(dataset.path).exists():
             _fail(dataset, GONE)
     return list(Dataset.objects.prefetch_related("instruments"))
+
+
+def open_dataset(path: Path) -> Recording:
+    """Open a file as it is registered and replayed. Raises SourceError.
+
+    Only CSV_PATH's instrument is SYMBOL when the file does not name it: two nameless files of a folder may hold
+    different instruments, whose histories must not mix.
+    """
+    is_named = bool(settings.CSV_PATH) and path.resolve() == Path(settings.CSV_PATH).resolve()
+    return open_recording(path, settings.RECORDINGS_FOLDER, settings.SYMBOL if is_named else None)
 
 
 def files() -> Iterator[Path]:
@@ -93,7 +103,7 @@ def _look_at(dataset: Dataset, path: Path, before: stat_result, progress: Callab
         return
     error = None
     try:
-        recording = open_recording(path, settings.RECORDINGS_FOLDER)
+        recording = open_dataset(path)
         summary = summarize(recording)
     except SourceError as source_error:
         error = source_error

@@ -164,7 +164,7 @@ def _new_market(records: int, share: int, instrument_id: int, symbol: str, seed:
     ints[kernel.NEXT_ID] = 8_058_000_000_000 + instrument_id * 10**7
     ints[kernel.WANTED] = records
     # By the clock and not by the record, so that all symbols of a session open and rest together.
-    ints[kernel.OPEN_AT] = start_ns + int(min(max(0.05 * expected_s, 8), 300)) * 10**9
+    ints[kernel.OPEN_AT] = start_ns + int(min(max(0.05 * expected_s, 8), 60)) * 10**9
     ints[kernel.LULL_FROM] = start_ns + int(0.45 * expected_s) * 10**9
     ints[kernel.LULL_TO] = ints[kernel.LULL_FROM] + _LULL_S * 10**9
     ints[kernel.CENTRE] = _GRID_TICKS // 2

@@ -21,11 +21,13 @@ from orderbook.book.snapshot import Level
 from replay import tasks
 from replay.datasets import register
 from replay.feed.sources import open_recording
+from replay.models import Replay
 from replay.streamer.remote import StreamerRemote
 from replay.streamer.states import Pace, StreamerStatus
 
 SNAPSHOT_EVERY = 1000
 FRAMINGS = ("csv", "dbn")
+CRAWL: Pace = {"records_per_s": 10}
 PACES: tuple[Pace, ...] = ({"records_per_s": 10_000}, "max")
 
 
@@ -180,10 +182,12 @@ def test_the_real_recording_ends_in_the_verified_book(pipeline, real_data_dir, d
 def test_a_killed_engine_comes_back_to_a_correct_book(pipeline, session_file, session, data_folder, wait_for):
     pipeline.replay(session_file, {"records_per_s": 10_000})
     wait_for(lambda: pipeline.status()["position"] > 8_000, 20, "the middle of the replay")
+    pipeline.remote.call("pace", {"pace": CRAWL})  # however long the new engine takes to start
     os.kill(pipeline.engine.pid, signal.SIGKILL)
     pipeline.engine.wait()
     wait_for(lambda: pipeline.status()["clients"] == 0, 10, "the streamer to notice")
     pipeline.start_engine()
+    pipeline.remote.call("pace", {"pace": "max"})
     line = pipeline.benchmark_lines()[-1]
     assert line["processed"] < 30_000, "the new engine began with a picture of the middle"
     assert final_book(data_folder, "CLX5") == session.final_book
@@ -195,11 +199,15 @@ def test_a_killed_engine_comes_back_to_a_correct_book(pipeline, session_file, se
 def test_a_killed_streamer_goes_on_where_it_was(pipeline, session_file, session, data_folder, wait_for):
     pipeline.replay(session_file, {"records_per_s": 10_000})
     wait_for(lambda: pipeline.status()["position"] > 8_000, 20, "the middle of the replay")
+    pipeline.remote.call("pace", {"pace": CRAWL})
     before = pipeline.status()
+    wait_for(lambda: Replay.objects.get().pace == CRAWL, 10, "the row")
     os.kill(before["pid"], signal.SIGKILL)
     pipeline.spawn(
         "runstreamer", env=pipeline.env, until=lambda: (pipeline.remote.status() or before)["pid"] != before["pid"]
     )
+    wait_for(lambda: pipeline.status()["clients"] == 1, 20, "the engine to be back")
+    pipeline.remote.call("pace", {"pace": "max"})
     wait_for(lambda: pipeline.status()["state"] == "DONE", 30, "the end of the replay")
     assert pipeline.status()["replay_id"] == before["replay_id"]
     wait_for(lambda: (data_folder / "final_books" / "CLX5.json").exists(), 10, "a final book")

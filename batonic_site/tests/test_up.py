@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
+from playwright.sync_api import expect
 
 from batonic_site.management.commands.prepare import Command as Prepare
 from batonic_site.services.guards import check_ports, only_one
@@ -119,6 +120,38 @@ def test_up_runs_everything_survives_a_crash_and_stops_cleanly(start, environmen
     assert up.process.returncode == 0 and up.text.rstrip().endswith("stopped")
     assert not endpoints.exists()
     assert not any(Path(f"/proc/{pid}").exists() for pid in running.values())
+
+
+def test_a_person_signs_in_starts_a_replay_and_sees_the_market(
+    start, environment, tmp_path, wait_for, page, page_errors
+):
+    up = start()
+    wait_for(lambda: "small.dbn replaying" in up.text or up.process.poll() is not None, 90, "a replay")
+    page.goto(f"http://localhost:{environment['WEB_PORT']}/")
+    page.get_by_label("Username").fill("admin")
+    page.get_by_label("Password").fill((tmp_path / "var" / "admin_password").read_text())
+    page.get_by_role("button", name="Sign in").click()
+
+    state, best_bid = page.get_by_test_id("replay-state"), page.get_by_test_id("best-bid")
+    expect(state).to_contain_text("replaying")
+    page.get_by_role("button", name="Stop").click()
+    expect(state).to_contain_text("stopped")
+    page.get_by_label("Rate").select_option("10000")
+    page.get_by_role("button", name="Start").click()
+    expect(state).to_contain_text("replaying")
+    expect(page.get_by_test_id("connection")).to_have_text("live")
+    expect(best_bid).to_have_text(re.compile(r"^\d+\.\d\d$"))
+    expect(best_bid).not_to_have_text(best_bid.text_content())
+
+    page.get_by_role("link", name="History").click()
+    page.get_by_role("button", name="Auto fill").click()
+    page.get_by_role("button", name="Query").click()
+    for title in ("Spread", "Mid price", "Top-of-book size"):
+        expect(page.get_by_role("img", name=title).locator("path").first).to_have_attribute(
+            "d", re.compile(r"^M.+[HV]")
+        )
+    assert page_errors == []
+    assert up.stop() < 10
 
 
 def test_up_says_which_setting_names_a_busy_port(start, environment):

@@ -5,7 +5,7 @@ times and sequences become strings, because a JSON number loses digits beyond 2*
 """
 
 import json
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from orderbook.book.price import SCALE_DIGITS, decimals_of, format_price, format_units
 from orderbook.book.snapshot import Bbo, BookSnapshot, Level, Levels, book_state
@@ -18,24 +18,6 @@ class BookParts(NamedTuple):
     head: str  # a JSON object left open
     bids: list[str]
     asks: list[str]
-
-
-class SnapshotRow(TypedDict):
-    """One row of the history, as REST answers it; prices are null where a side is empty."""
-
-    ts: str
-    symbol: str
-    best_bid_px: float | None
-    best_bid_sz: int
-    best_ask_px: float | None
-    best_ask_sz: int
-    mid: float | None
-    spread: float | None
-    ts_ns: str
-    sequence: str
-    best_bid_ct: int
-    best_ask_ct: int
-    state: str
 
 
 def encode_levels(levels: Levels, decimals: int) -> list[str]:
@@ -111,16 +93,3 @@ def _best_texts(level: Level | None, decimals: int) -> tuple[str, int, int]:
     if level is None:
         return "null", 0, 0
     return format_price(level.price, decimals), level.size, level.count
-
-
-def snapshot_row(
-    *, symbol: str, ts_event: int, sequence: int, bid: Level | None, ask: Level | None, decimals: int
-) -> SnapshotRow:
-    """Return one row of the history as a dict: ``snapshot_row_json`` read back, so its prices are floats.
-
-    For framework answers that serialise by themselves; what is sent as text should use the exact form.
-    """
-    row: SnapshotRow = json.loads(
-        snapshot_row_json(symbol=symbol, ts_event=ts_event, sequence=sequence, bid=bid, ask=ask, decimals=decimals)
-    )
-    return row

@@ -15,6 +15,7 @@ from orderbook.book.snapshot import Bbo, Level, Levels
 _SIDES = {Side.BID: kernel.BID, Side.ASK: kernel.ASK}
 _SEGMENTS = [kernel.SEGMENTS + side * kernel.SEGMENT_COLUMNS for side in (kernel.BID, kernel.ASK)]
 _UINT64 = 2**64 - 1
+_LAST = int(Flags.LAST)  # an enum's own arithmetic costs more than the rest of a small batch
 _KINDS = tuple(kind.value for kind in Anomaly)
 
 
@@ -115,7 +116,7 @@ class KernelBook:
         if applied:
             ts_event, ts_recv, self.sequence, flags = self._arena.books[self._book, : kernel.ORDERS].tolist()
             self.ts_event, self.ts_recv = ts_event & _UINT64, ts_recv & _UINT64
-            self.at_event_end = bool(flags & Flags.LAST)
+            self.at_event_end = bool(flags & _LAST)
 
     def clear(self) -> None:
         """Remove every order and every level. Cost: O(orders)."""

@@ -1,5 +1,6 @@
 import json
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ from orderbook.book.encoding import (
     book_message,
     encode_levels,
     final_book_json,
-    snapshot_row,
     snapshot_row_json,
 )
 from orderbook.book.snapshot import BookSnapshot, Level
@@ -36,6 +36,11 @@ def snapshot(**changes: object) -> BookSnapshot:
         "asks": levels((64_840_000_000, 2, 2)),
     }
     return BookSnapshot(**(values | changes))  # type: ignore[arg-type]
+
+
+def row_of(symbol: str, bid: Level | None, ask: Level | None) -> dict[str, Any]:
+    text = snapshot_row_json(symbol=symbol, ts_event=TS, sequence=9, bid=bid, ask=ask, decimals=2)
+    return dict(json.loads(text))
 
 
 def test_levels_are_written_with_exact_decimals() -> None:
@@ -92,7 +97,7 @@ def test_the_live_message_and_the_line_carry_the_same_book() -> None:
 def test_a_symbol_is_escaped_wherever_it_is_written(symbol: str) -> None:
     assert json.loads(book_json(snapshot(symbol=symbol), 1))["symbol"] == symbol
     assert json.loads(final_book_json(symbol, levels(), levels()))["symbol"] == symbol
-    assert snapshot_row(symbol=symbol, ts_event=TS, sequence=9, bid=None, ask=None, decimals=2)["symbol"] == symbol
+    assert row_of(symbol=symbol, bid=None, ask=None)["symbol"] == symbol
 
 
 @pytest.mark.parametrize(
@@ -121,14 +126,7 @@ def test_the_final_book_has_every_level_in_units_and_as_a_number() -> None:
 
 
 def test_a_history_row_has_the_fixed_names_first() -> None:
-    row = snapshot_row(
-        symbol="CLX5",
-        ts_event=TS,
-        sequence=9,
-        bid=Level(75_250_000_000, 100, 9),
-        ask=Level(75_300_000_000, 50, 8),
-        decimals=2,
-    )
+    row = row_of(symbol="CLX5", bid=Level(75_250_000_000, 100, 9), ask=Level(75_300_000_000, 50, 8))
     assert list(row.items())[:8] == [
         ("ts", "2025-09-24T19:30:00.001385+00:00"),
         ("symbol", "CLX5"),
@@ -158,7 +156,7 @@ def test_a_side_without_orders_is_null_and_so_are_mid_and_spread(missing: str) -
     level = Level(75_250_000_000, 100, 9)
     bid = level if missing == "ask" else None
     ask = level if missing == "bid" else None
-    row = snapshot_row(symbol="X", ts_event=TS, sequence=9, bid=bid, ask=ask, decimals=2)
+    row = row_of(symbol="X", bid=bid, ask=ask)
     assert (row["mid"], row["spread"]) == (None, None)
     assert (row["best_bid_px"], row["best_ask_px"]) == (75.25 if bid else None, 75.25 if ask else None)
     assert (row["best_bid_sz"], row["best_ask_sz"]) == (100 if bid else 0, 100 if ask else 0)

@@ -171,6 +171,8 @@ class CommandServer:
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.rpush(answer_key, answer)
             pipe.expire(answer_key, _ANSWER_TTL_S)
+            # whoever got the answer and looks at the status next must not see an older one
+            pipe.set(STATUS_KEY.format(feed=self._feed), json.dumps(self._status()), ex=STATUS_TTL_S)
             await pipe.execute()
 
     async def _carry_out(self, command: dict[str, Any]) -> dict[str, Any]:

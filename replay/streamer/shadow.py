@@ -7,8 +7,9 @@ the client's book is right without knowing how. It follows lazily, when somebody
 import numpy as np
 
 from orderbook.book.market import BookKind, Market
-from orderbook.book.mbo import MBO, Action, BookKey, Flags, MboArray
+from orderbook.book.mbo import MBO, Action, BookKey, Flags, MboArray, Side
 from orderbook.book.protocol import OrderBook
+from orderbook.book.snapshot import Level
 from replay.feed.raw_protocol import clear_record
 
 
@@ -47,12 +48,23 @@ class Shadow:
 
 
 def _picture_of(key: BookKey, book: OrderBook) -> MboArray:
-    orders = book.orders()
-    records = clear_record(key, book.ts_event, book.ts_recv, book.sequence, Flags.SNAPSHOT).repeat(len(orders) + 1)
-    adds = records[1:]
-    adds["action"] = Action.ADD
+    orders, tops = book.orders(), _tops_of(book)
+    records = clear_record(key, book.ts_event, book.ts_recv, book.sequence, Flags.SNAPSHOT).repeat(
+        1 + len(orders) + len(tops)
+    )
+    records["action"][1:] = Action.ADD
+    adds = records[1 : 1 + len(orders)]
     for field in ("order_id", "price", "size", "side"):
         adds[field] = orders[field]
+    for record, (side, top) in zip(records[1 + len(orders) :], tops, strict=True):
+        record["price"], record["size"], record["side"] = top.price, top.size, side
+        record["flags"] |= Flags.TOB
     if book.at_event_end:
         records["flags"][-1] |= Flags.LAST
     return records
+
+
+def _tops_of(book: OrderBook) -> list[tuple[Side, Level]]:
+    """Return what a top-of-book publisher shows: levels without orders, at most one a side."""
+    bbo = book.bbo()
+    return [(side, best) for side, best in ((Side.BID, bbo.bid), (Side.ASK, bbo.ask)) if best and not best.count]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from orderbook.book.market import Market
-from orderbook.book.mbo import MBO, MboArray
+from orderbook.book.mbo import MBO, MboArray, Side
 from orderbook.tests.records import random_session
 from replay.feed.csv_codec import CsvStreamDecoder
 from replay.feed.dbn_codec import DbnStreamDecoder, encode_metadata
@@ -71,11 +71,17 @@ def decode(framing: str, data: bytes) -> tuple[MboArray, dict[int, str]]:
 
 
 def books(records: MboArray) -> dict[tuple[int, int], tuple[object, ...]]:
-    """Return every order of every book, and where each book stands, after these records."""
+    """Return every order and level of every book, and where each book stands, after these records."""
     market = Market("reference")
     market.apply(records)
     return {
-        tuple(key): (book.orders().tolist(), book.ts_event, book.sequence, book.at_event_end)
+        tuple(key): (
+            book.orders().tolist(),
+            [book.levels(side).tolist() for side in (Side.BID, Side.ASK)],
+            book.ts_event,
+            book.sequence,
+            book.at_event_end,
+        )
         for key, book in market.books.items()
     }
 

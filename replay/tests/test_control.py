@@ -216,7 +216,7 @@ def test_outcomes_are_plain_data_for_every_verb(
     assert tasks.change_pace("max") == {"refused": "No replay is running."}
     assert tasks.start_replay(request(dataset))["status"]["state"] == "REPLAYING"
     assert tasks.change_pace({"records_per_s": 3})["status"]["pace"] == {"records_per_s": 3}
-    assert tasks.read_status()["status"]["dataset"] == "made"
+    assert control.status()["pace"] == {"records_per_s": 3}, "an answered command shows in the very next status"
     assert tasks.stop_replay()["status"]["state"] == "STOPPED"
     tasks.streamer_remote().close()
     tasks.streamer_remote.cache_clear()

@@ -13,7 +13,7 @@ from pytest_django import Settings
 from history.models import Instrument
 from orderbook.book.mbo import Flags, MboArray
 from replay import datasets
-from replay.datasets import GONE, register, scan
+from replay.datasets import GONE, open_dataset, register, scan
 from replay.feed.csv_codec import HEADER, encode_csv
 from replay.feed.sources import open_recording
 from replay.models import Dataset
@@ -162,6 +162,19 @@ def test_csv_path_is_registered_wherever_it_lies_and_names_stay_apart(
     settings.CSV_PATH = str(tmp_path / "missing.csv")
     row = next(dataset for dataset in scan() if dataset.name == "missing.csv")
     assert (row.state, row.error) == ("failed", GONE)
+
+
+def test_only_the_nameless_instrument_of_csv_path_is_taken_for_symbol(
+    folder: Path, tmp_path: Path, settings: Settings
+) -> None:
+    records = open_recording(folder / "a.dbn").records
+    lines = encode_csv(records[records["instrument_id"] == next(iter(SYMBOLS))], SYMBOLS).splitlines()
+    nameless = b"".join(line.rpartition(b",")[0] + b"\n" for line in (HEADER.strip(), *lines))
+    for path in (tmp_path / "chosen.csv", folder / "other.csv"):
+        path.write_bytes(nameless)
+    settings.CSV_PATH = str(tmp_path / "chosen.csv")
+    assert set(open_dataset(tmp_path / "chosen.csv").symbols.values()) == {settings.SYMBOL}
+    assert settings.SYMBOL not in open_dataset(folder / "other.csv").symbols.values()
 
 
 def test_a_link_out_of_the_folder_is_refused_and_one_inside_is_followed(folder: Path, tmp_path: Path) -> None:

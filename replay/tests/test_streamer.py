@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from orderbook.book.mbo import Action, Flags, MboArray
+from orderbook.tests.records import LAST, TOB, add, stream
 from replay.feed.csv_codec import HEADER
 from replay.feed.raw_protocol import FramingName
 from replay.feed.sources import Recording, SourceError
@@ -204,6 +205,19 @@ async def test_a_picture_ends_with_last_only_where_the_instrument_is_at_an_event
         assert picture["flags"][-1] == Flags.SNAPSHOT | expected
         for field in ("ts_event", "ts_recv", "sequence"):
             assert set(picture[field]) == {made.records[position - 1][field]}
+
+
+@pytest.mark.parametrize("framing", ["csv", "dbn"])
+async def test_a_late_client_of_a_top_of_book_publisher_sees_what_it_shows(
+    listen: Start, connect: Connect, framing: str
+) -> None:
+    tops = [add("B", 64_830_000_000, 5, 0, LAST | TOB), add("A", 64_840_000_000, 2, 0, LAST | TOB)]
+    made = recording(stream(*tops, add("B", 64_820_000_000, 7, 0, LAST | TOB)))
+    streamer = await listen(framing, made)
+    reader = await connect(streamer)
+    await streamer.start(command(start_record=3))
+    book = books(decode(framing, await reader.to_end())[0])
+    assert book == books(made.records) and len(book) == 1
 
 
 async def test_many_clients_get_the_same_bytes(listen: Start, connect: Connect) -> None:

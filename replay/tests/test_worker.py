@@ -78,7 +78,10 @@ def test_start_status_pace_and_stop_travel_through_the_worker(worker: None, admi
 
     gone = admin.get(STATUS)  # the worker is there, the streamer is not
     assert gone.status_code == 502
-    assert gone.json()["detail"].startswith("Cannot reach streamer-control (feed main): the streamer did not take")
+    assert gone.json() == {"detail": "Cannot reach streamer-control (feed main): the streamer is silent"}
+    untaken = post(admin, STOP)
+    assert untaken.status_code == 502
+    assert untaken.json()["detail"].startswith("Cannot reach streamer-control (feed main): the streamer did not take")
 
 
 def test_without_a_worker_the_answer_is_502_and_the_task_is_not_carried_out_later(

@@ -1,14 +1,13 @@
 """manage.py runstreamer: the daemon that publishes replays on STREAMER_TCP_PORT."""
 
 import asyncio
-import functools
 from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from replay.feed.sources import open_recording
+from replay.datasets import open_dataset
 from replay.reporter import RowReporter, Run
 from replay.runs import FEED
 from replay.streamer import daemon
@@ -36,8 +35,7 @@ class Command(BaseCommand):
 
     async def _serve(self, host: str, port: int, framing: Any) -> None:
         reporter = RowReporter()
-        opener = functools.partial(open_recording, cache_folder=settings.RECORDINGS_FOLDER)
-        streamer = Streamer(opener, framing, host, port, reporter.offer)
+        streamer = Streamer(open_dataset, framing, host, port, reporter.offer)
         commands = CommandServer(settings.REDIS_URL, streamer.handle, streamer.status, FEED)
         owner = ThreadsafeStreamer(streamer, asyncio.get_running_loop())
         try:
