@@ -1,6 +1,7 @@
 """Starts one real PostgreSQL and one real Valkey for the whole run, before Django reads its settings.
 
-Servers named by the environment are used instead. Ours end with this process, however it ends.
+A PostgreSQL named by the environment is used instead: tests have a database of their own there. A Redis is not,
+because tests empty it. Ours end with this process, however it ends.
 """
 
 import atexit
@@ -36,8 +37,7 @@ if not (os.environ.get("PG_CONNINFO") or os.environ.get("DATABASE_URL")):
     _postgres.start()
     os.environ["PG_CONNINFO"] = _postgres.conninfo()
 
-if not os.environ.get("REDIS_URL"):
-    _valkey = Valkey(_data_folder)
-    atexit.register(_valkey.stop)
-    _valkey.start()
-    os.environ["REDIS_URL"] = _valkey.url
+_valkey = Valkey(_data_folder)
+atexit.register(_valkey.stop)
+_valkey.start()
+os.environ["REDIS_URL"] = _valkey.url

@@ -4,10 +4,17 @@ An empty value counts as not set, because compose files write ``NAME=${NAME:-}``
 """
 
 import os
+import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 
+_INTEGER = re.compile(r"[+-]?[0-9]{1,20}")  # int() would also take 1_000 and other scripts' digits
+_SYMBOL = re.compile(r"[!-~]+( [!-~]+)*")
+_MAX_SYMBOL = 71
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -32,13 +39,9 @@ def integer(*names: str, default: int, low: int, high: int) -> int:
     name = next((name for name in names if os.environ.get(name)), names[0])
     value = text(name, default=str(default))
     allowed = f"a whole number from {low} to {high}"
-    try:
-        number = int(value)
-    except ValueError:
-        raise _wrong(name, value, allowed) from None
-    if not low <= number <= high:
+    if not _INTEGER.fullmatch(value) or not low <= int(value) <= high:
         raise _wrong(name, value, allowed)
-    return number
+    return int(value)
 
 
 def port(*names: str, default: int) -> int:
@@ -64,6 +67,47 @@ def path(name: str, default: Path) -> Path:
     return Path(text(name, default=str(default))).expanduser().resolve()
 
 
+def folder(name: str, default: Path, *, make: bool = False) -> Path:
+    """Return the path of a folder; ``make`` makes it, for its owner only."""
+    found = path(name, default)
+    try:
+        if make:
+            found.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _wrong(name, str(found), f"a folder that can be made ({error.strerror})") from None
+    if found.exists() and not found.is_dir():
+        raise _wrong(name, str(found), "a folder")
+    return found
+
+
+def symbol(name: str, default: str) -> str:
+    """Return an instrument's symbol: printable ASCII, at most 71 characters."""
+    value = text(name, default=default)
+    if len(value) > _MAX_SYMBOL or not _SYMBOL.fullmatch(value):
+        raise _wrong(name, value, f"a symbol: at most {_MAX_SYMBOL} printable ASCII characters")
+    return value
+
+
+def conninfo(*names: str, default: str) -> str:
+    """Return a libpq connection string or URL. The value is not shown when it is wrong: it may hold a password."""
+    name = next((name for name in names if os.environ.get(name)), "")
+    if not name:
+        return default
+    try:
+        conninfo_to_dict(os.environ[name])
+    except ProgrammingError:
+        raise _wrong_secret(name, "a libpq connection string or a postgresql:// URL") from None
+    return os.environ[name]
+
+
+def redis_url(name: str, default: str) -> str:
+    """Return the URL of a Redis; not shown when it is wrong, as above."""
+    value = text(name, default=default)
+    if urlsplit(value).scheme not in ("redis", "rediss"):
+        raise _wrong_secret(name, "a URL that starts with redis:// or rediss://")
+    return value
+
+
 def secret(name: str) -> str:
     """Return a secret from NAME or from the file that NAME_FILE points to; empty when neither is set."""
     file_name = text(f"{name}_FILE")
@@ -77,3 +121,7 @@ def secret(name: str) -> str:
 
 def _wrong(name: str, value: str, allowed: str) -> ImproperlyConfigured:
     return ImproperlyConfigured(f"{name}={value!r} is not valid: expected {allowed}.")
+
+
+def _wrong_secret(name: str, allowed: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"{name} is not valid: expected {allowed}; what was found is not shown.")

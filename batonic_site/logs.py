@@ -5,10 +5,11 @@ Modules use `logging.getLogger(__name__)` or `structlog.get_logger()`; both end 
 
 import logging.config
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
+from django.core.exceptions import RequestAborted
 from structlog.typing import Processor
 
 
@@ -32,9 +33,11 @@ def configure(options: Mapping[str, Any]) -> None:
                     "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers()],
                 }
             },
+            "filters": {"left": {"()": "batonic_site.logs.without_visitors_that_left"}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "root": {"handlers": ["stderr"], "level": options["level"]},
             "loggers": {
+                "asyncio": {"filters": ["left"]},
                 "axes.apps": {"level": "WARNING"},  # introduces itself in every process
                 "daphne": {"level": "WARNING"},
                 "django.channels.server": {"level": "WARNING"},  # one line a request otherwise
@@ -52,6 +55,11 @@ def configure(options: Mapping[str, Any]) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def without_visitors_that_left() -> Callable[[logging.LogRecord], bool]:
+    """Return a filter: Django forgets its watcher of a connection that closed early, and asyncio calls it an error."""
+    return lambda record: not (record.exc_info and isinstance(record.exc_info[1], RequestAborted))
 
 
 def _renderers() -> list[Processor]:

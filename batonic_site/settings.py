@@ -18,8 +18,8 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 VERSION = re.findall(r"^## (\d+\.\d+\.\d+)", (BASE_DIR / "CHANGELOG.md").read_text(), re.M)[0]
 
 # Folders: everything that a run leaves behind lies under DATA_FOLDER.
-DATA_FOLDER = env.path("DATA_FOLDER", BASE_DIR / "var")
-DATA_DIR = env.path("DATA_DIR", BASE_DIR / "data")
+DATA_FOLDER = env.folder("DATA_FOLDER", BASE_DIR / "var", make=True)
+DATA_DIR = env.folder("DATA_DIR", BASE_DIR / "data")
 CSV_PATH = env.text("CSV_PATH")
 
 DEBUG = env.flag("DEBUG", False)
@@ -39,11 +39,12 @@ _postgres: dict[str, Any] = {
     "port": env.port("POSTGRES_PORT", default=5432),
 }
 PG_NAMED = bool(env.text("PG_CONNINFO", "DATABASE_URL", "POSTGRES_PASSWORD", "POSTGRES_PASSWORD_FILE", "POSTGRES_HOST"))
-PG_CONNINFO = env.text("PG_CONNINFO", "DATABASE_URL") or (
-    make_conninfo(**_postgres) if PG_NAMED else _endpoints.get("pg_conninfo", make_conninfo(**_postgres))
+_by_parts = make_conninfo(**_postgres)
+PG_CONNINFO = env.conninfo(
+    "PG_CONNINFO", "DATABASE_URL", default=_by_parts if PG_NAMED else _endpoints.get("pg_conninfo", _by_parts)
 )
 REDIS_NAMED = bool(env.text("REDIS_URL"))
-REDIS_URL = env.text("REDIS_URL", default=_endpoints.get("redis_url", "redis://127.0.0.1:6379/0"))
+REDIS_URL = env.redis_url("REDIS_URL", default=_endpoints.get("redis_url", "redis://127.0.0.1:6379/0"))
 
 
 def _database(conninfo: str) -> dict[str, object]:
@@ -80,7 +81,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 
 # The pipeline.
-SYMBOL = env.text("SYMBOL", default="CLX5")
+SYMBOL = env.symbol("SYMBOL", default="CLX5")
 STREAMER_TCP_HOST = env.text("STREAMER_TCP_HOST", default="127.0.0.1")
 STREAMER_TCP_PORT = env.port("STREAMER_TCP_PORT", default=9000)
 STREAMER_RATE = env.integer("STREAMER_RATE", default=1000, low=1, high=1_000_000_000)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from orderbook.live import EngineStatus
-from replay.streamer.states import ReplayState, StreamerStatus
+from replay.streamer.messages import ReplayState, StreamerStatus
 
 
 def opening_block(url: str, lines: Mapping[str, str], warnings: list[str]) -> str:

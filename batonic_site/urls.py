@@ -9,6 +9,7 @@ from django.views import defaults
 
 from batonic_site import health
 from batonic_site.api import api
+from batonic_site.forms import AdminLoginForm, LoginForm
 
 _DOCS = {"openapi-json", "openapi-view"}
 
@@ -17,16 +18,26 @@ for _pattern in api_urls[0]:
     if isinstance(_pattern, URLPattern) and _pattern.name not in _DOCS:
         login_not_required(_pattern.callback)
 
+sign_in = LoginView.as_view(template_name="login.html", authentication_form=LoginForm, redirect_authenticated_user=True)
+admin.site.login_form = AdminLoginForm
+
 urlpatterns = [
     path("livez", health.livez, name="livez"),
     path("readyz", health.readyz, name="readyz"),
     path("api/", api_urls),
-    path("login/", LoginView.as_view(template_name="login.html", redirect_authenticated_user=True), name="login"),
+    path("login/", sign_in, name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
     path("", include("orderbook.urls")),
     path("", include("history.urls")),
 ]
+
+
+def handler400(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer programs in their own form."""
+    if request.path.startswith("/api/"):
+        return JsonResponse({"detail": "Bad Request"}, status=400)
+    return defaults.bad_request(request, exception)
 
 
 def handler404(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -9,8 +9,10 @@ from typing import Literal, cast
 from django.conf import settings
 from django.db import DatabaseError, connection
 
+from engine_worker.naming import Registered
 from history.models import Instrument
 from orderbook.book.market import BookKind
+from orderbook.book.mbo import BookKey
 
 Framing = Literal["csv", "dbn"]
 
@@ -36,8 +38,8 @@ class EngineConfig:
     feed_path: Path
     bench_log_path: Path
     final_book_folder: Path
-    tick_sizes: Mapping[str, int]
-    """symbol -> tick in 1e-9 units; a symbol that is missing gets one from its prices."""
+    registered: Mapping[str, Registered]
+    """By symbol; one that is missing goes to the first publisher to come, and its tick comes from its prices."""
     pg_conninfo: str
     redis_url: str
 
@@ -58,20 +60,22 @@ def engine_config() -> EngineConfig:
         feed_path=settings.FEED_PATH,
         bench_log_path=settings.BENCH_LOG_PATH,
         final_book_folder=settings.FINAL_BOOK_FOLDER,
-        tick_sizes=known_tick_sizes(),
+        registered=registered_instruments(),
         pg_conninfo=settings.PG_CONNINFO,
         redis_url=settings.REDIS_URL,
     )
 
 
-def known_tick_sizes() -> dict[str, int]:
-    """Return the tick of every instrument in the database; empty, with a warning, when that cannot be asked."""
+def registered_instruments() -> dict[str, Registered]:
+    """Return every instrument in the database; none, with a warning, when that cannot be asked."""
     try:
-        return dict(Instrument.objects.values_list("symbol", "tick_size"))
+        rows = Instrument.objects.values_list("symbol", "publisher_id", "instrument_id", "tick_size")
+        return {
+            symbol: Registered(BookKey(publisher, instrument), tick) for symbol, publisher, instrument, tick in rows
+        }
     except DatabaseError as error:
-        log.warning(
-            "tick sizes are inferred from prices: PostgreSQL does not answer (%s)", " ".join(str(error).split())
-        )
+        reason = " ".join(str(error).split())
+        log.warning("ticks are inferred and symbols go to the first to come: PostgreSQL does not answer (%s)", reason)
         return {}
     finally:
         if not connection.in_atomic_block:  # the sink has a connection of its own

@@ -1,7 +1,7 @@
-"""The feed thread: records in, books kept, pictures out. Floor 3.
+"""The feed thread: records in, books kept, snapshots out. Floor 3.
 
 ``run`` is a loop of named steps that take values; tests call the steps without a socket or a thread. Nothing here
-waits for a file, a database or Redis: pictures are handed over to sinks.
+waits for a file, a database or Redis: snapshots are handed over to sinks.
 """
 
 import logging
@@ -13,9 +13,10 @@ from typing import Final
 from engine_worker.config import EngineConfig
 from engine_worker.feed_client import Connection, FeedClient, FeedInterrupted
 from engine_worker.metrics import ApplySampler, EngineCounters
+from engine_worker.naming import Names
 from engine_worker.pusher import Pusher
-from engine_worker.results import append_line, benchmark_line, write_final_book
-from engine_worker.run import Run, SymbolOf, Track, first_plain
+from engine_worker.results import write_results
+from engine_worker.run import Run, SymbolOf, Track, first_plain, key_of, maybe_streamers_clears
 from engine_worker.sinks.base import Sink
 from engine_worker.sinks.broadcast import LiveBook
 from orderbook.book.market import Market, split_by_book
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Engine:
-    """The books of one feed. ``stores`` get the pictures to keep, ``live`` those to show."""
+    """The books of one feed. ``stores`` get the snapshots to keep, ``live`` those to show."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Engine:
         self.pusher = Pusher(live, config.push_ms)
         self._clock_ns = clock_ns
         self._sampler = ApplySampler()
+        self._names = Names(config.symbol, config.registered)
         self._heard_at = 0
         self._last: Run | None = None
         self.begin(lambda instrument_id: None)
@@ -71,12 +73,13 @@ class Engine:
 
     def follow(self, connection: Connection, stop: Event) -> None:
         """Take what one connection brings, to its end. Raises FeedInterrupted."""
-        rejected = 0
         while not stop.is_set():
-            records = connection.receive(self.wait_s())
-            new, rejected = connection.rejected - rejected, connection.rejected
-            self.counters.received += new
-            self.counters.rejected += new
+            try:
+                records = connection.receive(self.wait_s())
+            finally:
+                self.counters.received += connection.rejected
+                self.counters.rejected += connection.rejected
+                self.counters.notices += connection.notices
             if records is None:
                 self.end()
                 return
@@ -90,9 +93,10 @@ class Engine:
     def begin(self, symbol_of: SymbolOf) -> None:
         """Start with empty books: a connection brings its own beginning."""
         self.state = "waiting"
-        self._symbol_of = symbol_of
         self._market = Market(self.config.book)
-        self._run = Run(self.config, self._market, symbol_of)
+        self._run = Run(self.config, self._market, self._names, symbol_of)
+        if self._last is not None and self._last.is_full:
+            self._run.stopped = self._last
 
     def step(self, records: MboArray, decode_ns: int = 0) -> None:
         """Take what arrived, perhaps nothing, and push what is due."""
@@ -109,6 +113,8 @@ class Engine:
         """Close the replay that the connection carried, if it carried one, and push what is left."""
         if not self._run.is_picture and not self._run.finished:
             self._finish()
+        if self._last is not None:
+            self._last.over = True
         self.pusher.push(self._run, self._clock_ns(), everything=True)
 
     def wait_s(self) -> float:
@@ -125,35 +131,37 @@ class Engine:
             records = records[plain:]
             if not len(records):
                 return
-            if not self._run.continued_by(records[0]):
-                pictured = set(self._run.tracks)
-                self._run = Run(self.config, self._market, self._symbol_of)
-                self._run.resets = pictured
-                self._run.first_ns = time.perf_counter_ns()
-            self._run.is_picture = False
-            self._last = self._run
-            self.counters.runs += 1
-            log.info("replay run %s begins", self._run.run_id)
-        resets = self._run.leading_resets(records)
-        self._market.apply(records[:resets])
-        self.counters.applied += resets
-        self._apply(records[resets:])
+            self._run = self._run.replay_of(records[0])
+            if self._run.is_picture:
+                self._run.is_picture = False
+                self._last = self._run
+                self.counters.runs += 1
+                log.info("replay run %s begins", self._run.run_id)
+        done = 0
+        for index in maybe_streamers_clears(records):
+            self._apply(records[done:index])
+            done = index
+            if self._run.may_clear(key := key_of(records[index])):
+                done += 1
+                self._market.apply(records[index:done])
+                self._run.cleared(key)
+                self.counters.applied += 1
+        self._apply(records[done:])
 
     def _apply(self, records: MboArray) -> None:
-        """Apply records up to MAX_MSGS, taking a picture wherever one is due."""
+        """Apply records up to MAX_MSGS, taking a snapshot wherever one is due."""
         if not len(records):
             return
-        run, limit = self._run, self.config.max_msgs
-        room = len(records) if limit < 0 else min(max(limit - run.records, 0), len(records))
+        run, room = self._run, self._run.room(len(records))
         self.counters.applied += room
         self.counters.ignored += len(records) - room
         parts = split_by_book(records[:room])
-        run.admit([key for key, _ in parts], records)
+        run.admit([key for key, _ in (split_by_book(records) if run.is_picture else parts)], records)
         for key, part in parts:
             self._apply_to(run.tracks[key], part)
         if room:
             run.count(room)
-        if run.records == limit > 0 and not run.is_picture and not run.finished:
+        if run.is_full and not run.is_picture and not run.finished:
             self._finish()
 
     def _apply_to(self, track: Track, records: MboArray) -> None:
@@ -163,39 +171,29 @@ class Engine:
             self._store(track)
             done = cut
         self._apply_piece(track, records[done:])
-        self._run.unpushed.add(track)
-        self._run.incomplete.add(track)
+        self._run.changed(track)
 
     def _apply_piece(self, track: Track, records: MboArray) -> None:
-        """Apply records of one book without a picture between them."""
+        """Apply records of one book without a snapshot between them."""
         if len(records):
             track.records += len(records)
             self._sampler.apply(track.book, records, self._run.apply_ns)
 
     def _store(self, track: Track) -> None:
-        """Take a picture to keep and hand it over."""
+        """Take a snapshot to keep and hand it over."""
         begun = time.perf_counter_ns()
-        picture = track.stored_picture(self._run.run_id, self.config.depth)
+        snapshot = track.stored_snapshot(self._run.run_id, self.config.depth)
         for sink in self._stores:
-            sink.offer(picture)
+            sink.offer(snapshot)
         self._run.snap_ns.add(time.perf_counter_ns() - begun)
         self.counters.snapshots += 1
 
     def _finish(self) -> None:
-        """End the replay: last pictures, final books, benchmark line."""
-        run, config = self._run, self.config
+        """End the replay: last snapshots, final books, benchmark line."""
+        run = self._run
         run.finished = True
         for track in run.tracks.values():
             if track.records > track.stored_records and track.book.at_event_end:
                 self._store(track)
-        self.pusher.push(self._run, self._clock_ns(), everything=True)
-        line = benchmark_line(run, config)
-        log.info("replay run %s ends: %s records, %s/s", run.run_id, line["processed"], line["throughput_msgs_per_s"])
-        try:
-            for track in run.tracks.values():
-                write_final_book(config.final_book_folder, track)
-            append_line(config.bench_log_path, line)
-            self.fault = ""
-        except OSError as error:
-            self.fault = str(error)
-            log.error("results of run %s cannot be written: %s", run.run_id, error)
+        self.pusher.push(run, self._clock_ns(), everything=True)
+        self.fault = write_results(run, self.config)

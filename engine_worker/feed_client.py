@@ -7,15 +7,17 @@ ended, or that the connection broke.
 import logging
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from threading import Event
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
 from engine_worker.backoff import backoff
 from engine_worker.config import Framing
 from orderbook.book.mbo import MBO, MboArray
+from replay.feed.dbn_codec import Notice
 from replay.feed.stream import FeedError, StreamDecoder
 
 FIRST_RETRY_S: Final = 0.05
@@ -33,29 +35,40 @@ class FeedInterrupted(Exception):
     """The connection broke, or what it carried made no sense: not the end of a replay."""
 
 
+@runtime_checkable
+class Noticing(Protocol):
+    """A decoder of a framing in which the feed can say something of itself."""
+
+    notices: deque[Notice]
+    """The last ones."""
+    notice_count: int
+
+
 class Connection:
     """One connection, and the decoder of what it carries."""
 
     def __init__(self, peer: socket.socket, decoder: StreamDecoder) -> None:
         self.decode_ns = 0
         """Time that the last ``receive()`` spent on decoding."""
+        self.rejected = 0
+        """What the last ``receive()`` left out because it was no record."""
+        self.notices = 0
+        """What the feed said about itself in the last ``receive()``."""
         self.fruitful = False
         self._peer = peer
         self._decoder = decoder
+        self._all_rejected = self._all_notices = 0
 
     def symbol(self, instrument_id: int) -> str | None:
         """Return the symbol of an instrument, as far as the stream has told it."""
         return self._decoder.symbols.get(instrument_id)
-
-    @property
-    def rejected(self) -> int:
-        return sum(self._decoder.rejected.values())
 
     def receive(self, timeout_s: float) -> MboArray | None:
         """Return the records that arrived, valid until the next call; none when nothing did; None at the end.
 
         Raises FeedInterrupted.
         """
+        self.rejected = self.notices = 0
         self._peer.settimeout(max(timeout_s, 0.001))
         try:
             size = self._peer.recv_into(self._decoder.space())
@@ -71,12 +84,30 @@ class Connection:
             records = self._decoder.received(size)
         except FeedError as error:
             raise FeedInterrupted(str(error)) from error
+        finally:
+            self._take_stock()
         self.decode_ns = time.perf_counter_ns() - begun
         self.fruitful |= len(records) > 0
         return records
 
     def close(self) -> None:
         self._peer.close()
+
+    def _take_stock(self) -> None:
+        """Count what came besides records, and log each notice; a feed that breaks off often says why just before."""
+        rejected = sum(self._decoder.rejected.values())
+        self.rejected, self._all_rejected = rejected - self._all_rejected, rejected
+        if not isinstance(self._decoder, Noticing):
+            return
+        count = self._decoder.notice_count
+        self.notices, self._all_notices = count - self._all_notices, count
+        kept = list(self._decoder.notices)
+        for notice in kept[max(len(kept) - self.notices, 0) :]:
+            log.log(
+                logging.WARNING if notice.is_error else logging.INFO, "the feed says: %s (%d)", notice.text, notice.code
+            )
+        if self.notices > len(kept):
+            log.warning("the feed said %d things at once; only the last %d are shown", self.notices, len(kept))
 
 
 class FeedClient:

@@ -69,7 +69,7 @@ class LatencyHistogram:
 class ApplySampler:
     """Applies records, and times the first ones of a call, at most once a millisecond.
 
-    At low rates that is every record; at high ones those just behind a wait or a picture, whose caches are cold.
+    At low rates that is every record; at high ones those just behind a wait or a snapshot, whose caches are cold.
     """
 
     def __init__(self) -> None:
@@ -98,6 +98,8 @@ class EngineCounters:
     """Records beyond MAX_MSGS."""
     rejected: int = 0
     """What arrived whole and was no MBO record: a broken line, a record of another schema."""
+    notices: int = 0
+    """What the feed said about itself: system and error records."""
     snapshots: int = 0
     connections: int = 0
     interruptions: int = 0
@@ -106,7 +108,7 @@ class EngineCounters:
 
 @dataclass(frozen=True, slots=True)
 class SinkCounters:
-    """Counts of one sink: ``offered = written + duplicates + dropped + conflated + pending`` while it rests."""
+    """Counts of one sink: ``offered = written + duplicates + dropped + conflated + pending`` at every moment."""
 
     offered: int
     written: int
@@ -115,7 +117,7 @@ class SinkCounters:
     dropped: int
     """Lost, each time with a reason in the log."""
     conflated: int
-    """Replaced by a newer picture before they went out."""
+    """Replaced by a newer snapshot before they went out."""
     pending: int
     blocked: int
     """How often the feed had to wait for room."""

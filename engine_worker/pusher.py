@@ -1,13 +1,18 @@
-"""What the web sees, and when: the newest picture of each changed book, every PUSH_MS. Floor 3.
+"""What the web sees, and when: the newest snapshot of each changed book, every PUSH_MS. Floor 3.
 
 Independent of what is stored. A book is shown at event ends only; one that is in mid-event waits for the next look.
+A picture is shown only where it tells something new: none does behind a run that stopped at MAX_MSGS.
 """
 
 from typing import Final
 
-from engine_worker.run import Run
+import numpy as np
+
+from engine_worker.run import Run, Track
 from engine_worker.sinks.base import Sink
 from engine_worker.sinks.broadcast import LiveBook
+from orderbook.book.mbo import Side
+from orderbook.book.protocol import OrderBook
 from orderbook.book.snapshot import BookSnapshot
 from orderbook.live import LIVE_DEPTH
 
@@ -16,36 +21,57 @@ NEVER: Final = 2**63 - 1
 
 
 class Pusher:
-    """Hands pictures to the live sink. Times are ns of the caller's clock."""
+    """Hands snapshots to the live sink. Times are ns of the caller's clock."""
 
     def __init__(self, live: Sink[LiveBook], push_ms: int) -> None:
         self.pushes = 0
         self.newest: dict[str, BookSnapshot] = {}
-        """The last pushed picture of each book of the run; replaced, never emptied, so that others may read it."""
+        """What is shown of each book of the run; replaced, never emptied, so that others may read it."""
+        self._shown: dict[tuple[str, int | None], BookSnapshot] = {}  # by symbol and depth, over all runs
         self._live = live
         self._push_ns = push_ms * 10**6
         self._run_id = ""
 
     def push(self, run: Run, now: int, *, everything: bool = False) -> None:
         """Push the changed books that are due, or all of them; none in mid-event."""
+        if run.is_hidden:
+            return
         if run.run_id != self._run_id and run.tracks:
             self._run_id, self.newest = run.run_id, {}
         for track in tuple(run.unpushed):
             if not track.book.at_event_end or (track.push_at > now and not everything):
                 continue
-            picture = track.pushed_picture(run.run_id, LIVE_DEPTH)
-            self.newest[track.symbol] = picture
-            self._live.offer(LiveBook(picture, complete=False))
-            self.pushes += 1
+            self.newest[track.symbol] = self._show(run, track, LIVE_DEPTH)
             track.push_at = now + self._push_ns
             run.unpushed.discard(track)
         for track in tuple(run.incomplete):
             if not track.book.at_event_end or (track.complete_at > now and not everything):
                 continue
-            self._live.offer(LiveBook(track.pushed_picture(run.run_id, None), complete=True))
+            self._show(run, track, None)
             track.complete_at = now + COMPLETE_EVERY_NS
             run.incomplete.discard(track)
 
     def due(self, run: Run) -> int:
         """Return when the next push is due; NEVER when no book waits for one."""
+        if run.is_hidden:
+            return NEVER
         return min((track.push_at for track in run.unpushed if track.book.at_event_end), default=NEVER)
+
+    def _show(self, run: Run, track: Track, depth: int | None) -> BookSnapshot:
+        """Hand a book over, unless it is a picture of what is shown already. Returns what is shown from now on."""
+        shown = self._shown.get((track.symbol, depth))
+        if run.is_picture and shown is not None and _is_of(shown, track.book, depth):
+            return shown
+        snapshot = self._shown[track.symbol, depth] = track.pushed_snapshot(run.run_id, depth)
+        self._live.offer(LiveBook(snapshot, complete=depth is None))
+        self.pushes += depth is not None
+        return snapshot
+
+
+def _is_of(snapshot: BookSnapshot, book: OrderBook, depth: int | None) -> bool:
+    """Say whether a snapshot shows a book as it is; one time and sequence may have several events."""
+    return (
+        (snapshot.ts_event, snapshot.sequence) == (book.ts_event, book.sequence)
+        and np.array_equal(snapshot.bids, book.levels(Side.BID, depth))
+        and np.array_equal(snapshot.asks, book.levels(Side.ASK, depth))
+    )

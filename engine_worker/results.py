@@ -1,6 +1,7 @@
 """What a finished replay leaves on disk: a benchmark line and the final books. Floor 3."""
 
 import json
+import logging
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +14,31 @@ from orderbook.book.mbo import Side
 from orderbook.book.snapshot import BookState, book_state
 from orderbook.live import final_book_name
 
+log = logging.getLogger(__name__)
+
+
+def write_results(run: Run, config: EngineConfig) -> str:
+    """Write all of it; nothing for a run that applied nothing. Returns why it could not be done, empty when it was."""
+    if not run.records:
+        log.info("replay run %s ends: nothing was applied", run.run_id)
+        return ""
+    line = benchmark_line(run, config)
+    log.info("replay run %s ends: %s records, %s/s", run.run_id, line["processed"], line["throughput_msgs_per_s"])
+    try:
+        for track in run.tracks.values():
+            write_final_book(config.final_book_folder, track)
+        append_line(config.bench_log_path, line)
+    except OSError as error:
+        log.error("results of run %s cannot be written: %s", run.run_id, error)
+        return str(error)
+    return ""
+
 
 def benchmark_line(run: Run, config: EngineConfig) -> dict[str, Any]:
     """Return what one replay took.
 
     ``apply_*``: decoding and applying one record, clock reads included (about 30 ns), sampled. ``snap_*``: taking
-    one stored picture and handing it over, a wait for room included; its encoding happens on the sinks' threads.
+    one stored snapshot and handing it over, a wait for room included; its encoding happens on the sinks' threads.
     ``elapsed_s``: from the arrival of the first record to the last one applied.
     """
     elapsed_s = (run.last_ns - run.first_ns) / 1e9

@@ -12,6 +12,7 @@ import numpy as np
 from engine_worker.cadence import Cadence
 from engine_worker.config import EngineConfig
 from engine_worker.metrics import LatencyHistogram
+from engine_worker.naming import Names
 from orderbook.book.market import Market
 from orderbook.book.mbo import Action, BookKey, Flags, MboArray, Side
 from orderbook.book.price import infer_tick
@@ -25,32 +26,32 @@ SymbolOf = Callable[[int], str | None]
 class Track:
     """One book in a run: its name, its grid, and what of it went out."""
 
-    def __init__(self, key: BookKey, symbol: str, book: OrderBook, tick: int | None, every: int) -> None:
+    def __init__(self, key: BookKey, symbol: str, book: OrderBook, tick: int, every: int) -> None:
         self.key = key
         self.symbol = symbol
         self.book = book
         self.cadence = Cadence(every)
         self.records = 0
-        self.stored_records = 0  # ``records`` at the last stored picture
+        self.stored_records = 0  # ``records`` at the last stored snapshot
         self.push_at = 0  # ns of the engine's clock
         self.complete_at = 0
-        self._tick = tick
-        self._inferred = tick is None
+        self._tick = tick  # 0: not known, and no price has told any
+        self._inferred = not tick
         self._stored = 0
         self._pushed = 0
 
-    def stored_picture(self, run_id: str, depth: int) -> BookSnapshot:
-        """Return the next picture for the stores; they have a ``seq`` of their own, the same at every pace."""
+    def stored_snapshot(self, run_id: str, depth: int) -> BookSnapshot:
+        """Return the next snapshot for the stores; they have a ``seq`` of their own, the same at every pace."""
         self._stored += 1
         self.stored_records = self.records
-        return self._picture(run_id, self._stored, depth)
+        return self._snapshot(run_id, self._stored, depth)
 
-    def pushed_picture(self, run_id: str, depth: int | None) -> BookSnapshot:
-        """Return the next picture for the web: ``depth`` levels a side, all without it."""
+    def pushed_snapshot(self, run_id: str, depth: int | None) -> BookSnapshot:
+        """Return the next snapshot for the web: ``depth`` levels a side, all without it."""
         self._pushed += 1
-        return self._picture(run_id, self._pushed, depth)
+        return self._snapshot(run_id, self._pushed, depth)
 
-    def _picture(self, run_id: str, seq: int, depth: int | None) -> BookSnapshot:
+    def _snapshot(self, run_id: str, seq: int, depth: int | None) -> BookSnapshot:
         book = self.book
         bids, asks = book.levels(Side.BID, depth), book.levels(Side.ASK, depth)
         if self._inferred:
@@ -63,7 +64,7 @@ class Track:
             ts_event=book.ts_event,
             ts_recv=book.ts_recv,
             sequence=book.sequence,
-            tick=self._tick or 1,
+            tick=self._tick,
             bids=bids,
             asks=asks,
             key=self.key,
@@ -71,11 +72,10 @@ class Track:
 
     def _infer(self, prices: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
         """Take the widest grid on which every price seen so far lies."""
-        if self._tick is None:  # the first look goes over the whole book, whatever the depth of the picture
+        if not self._tick:  # the first look goes over the whole book, whatever the depth of the snapshot
             levels = [self.book.levels(side)[:, 0] for side in (Side.BID, Side.ASK)]
             prices = np.concatenate(levels)
-        if len(prices):
-            self._tick = int(np.gcd(self._tick or 0, infer_tick(prices)))
+        self._tick = int(np.gcd(self._tick, infer_tick(prices)))
 
 
 class Run:
@@ -85,7 +85,7 @@ class Run:
     runs brings the book of the last replay, and that is no replay.
     """
 
-    def __init__(self, config: EngineConfig, market: Market, symbol_of: SymbolOf) -> None:
+    def __init__(self, config: EngineConfig, market: Market, names: Names, symbol_of: SymbolOf) -> None:
         self.run_id = uuid.uuid4().hex
         self.is_picture = True
         self.finished = False
@@ -98,10 +98,15 @@ class Run:
         self.unpushed: set[Track] = set()
         self.incomplete: set[Track] = set()
         """Books whose full form in Redis is old."""
-        self.resets: set[BookKey] = set()
-        """Books that the streamer may still clear before the replay's own first record."""
+        self.standing: set[BookKey] = set()
+        """Books that took something since the streamer last cleared them: those that it may clear."""
+        self.over = False
+        """Whether its connection came to an end; a replay whose connection only broke may go on in the next one."""
+        self.stopped: Run | None = None
+        """The run before, if it stopped at MAX_MSGS: its books stay in sight while this one is only a picture."""
         self._config = config
         self._market = market
+        self._names = names
         self._symbol_of = symbol_of
 
     def continued_by(self, first: np.void) -> bool:
@@ -109,20 +114,51 @@ class Run:
 
         A streamer that begins another replay first clears what it pictured; anything else belongs to the same one.
         """
-        return _key_of(first) not in self.tracks or first["action"] != Action.CLEAR
+        return key_of(first) not in self.tracks or first["action"] != Action.CLEAR
 
-    def leading_resets(self, records: MboArray) -> int:
-        """Count the clears at the front that the streamer put there, one for each book it pictured before."""
-        count = 0
-        while self.resets and count < len(records):
-            record = records[count]
-            key = _key_of(record)
-            if record["action"] != Action.CLEAR or record["flags"] & Flags.SNAPSHOT or key not in self.resets:
-                self.resets.clear()
-                break
-            self.resets.remove(key)
-            count += 1
-        return count
+    @property
+    def is_hidden(self) -> bool:
+        """Whether its books are not to be shown."""
+        return self.stopped is not None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has all the records that MAX_MSGS allows."""
+        return self.records == self._config.max_msgs
+
+    def room(self, records: int) -> int:
+        """Return how many of so many records MAX_MSGS still allows."""
+        limit = self._config.max_msgs
+        return records if limit < 0 else min(limit - self.records, records)
+
+    def replay_of(self, first: np.void) -> "Run":
+        """Return the replay that the first record behind this picture belongs to: another one, or the pictured."""
+        if not self.continued_by(first):
+            run = Run(self._config, self._market, self._names, self._symbol_of)
+            run.standing = set(self.tracks)
+            run.first_ns = time.perf_counter_ns()
+            return run
+        stopped, self.stopped = self.stopped, None
+        if stopped is not None and self.tracks and not stopped.over:
+            return stopped  # its connection broke off beyond MAX_MSGS, and this is the rest
+        return self
+
+    def may_clear(self, key: BookKey) -> bool:
+        """Say whether a clear that looks like the streamer's is: the book stands, and MAX_MSGS is not reached."""
+        return key in self.standing and not self.is_full
+
+    def changed(self, track: Track) -> None:
+        """Note that a book took records."""
+        self.standing.add(track.key)
+        self.unpushed.add(track)
+        self.incomplete.add(track)
+
+    def cleared(self, key: BookKey) -> None:
+        """Note that the streamer emptied a book: to be shown, but nothing to keep."""
+        if track := self.tracks.get(key):
+            self.changed(track)
+            track.stored_records = track.records
+        self.standing.discard(key)
 
     def admit(self, keys: list[BookKey], records: MboArray) -> None:
         """Make a track for each new book, in the order in which the stream names them."""
@@ -131,9 +167,9 @@ class Run:
             new.sort(key=lambda key: _first_of(key, records))
         for key in new:
             symbol = self._name(key)
-            tick = self._config.tick_sizes.get(symbol)
+            known = self._config.registered.get(symbol)
             book = self._market.book(key)
-            self.tracks[key] = Track(key, symbol, book, tick, self._config.snapshot_every)
+            self.tracks[key] = Track(key, symbol, book, known.tick if known else 0, self._config.snapshot_every)
 
     def count(self, records: int) -> None:
         """Count records that were applied just now."""
@@ -145,14 +181,10 @@ class Run:
         return sorted(track.symbol for track in self.tracks.values() if track.records)
 
     def _name(self, key: BookKey) -> str:
-        """Return a symbol that no other book of the run has: as mapped, the default, or told apart by numbers."""
-        used = {track.symbol for track in self.tracks.values()}
-        symbol = self._symbol_of(key.instrument_id)
-        if not symbol:
-            symbol = str(key.instrument_id) if self._config.symbol in used else self._config.symbol
-        if symbol in used:
-            symbol = f"{symbol}.{key.publisher_id}"
-        return f"{symbol}.{key.instrument_id}" if symbol in used else symbol
+        """Return a symbol that no other book of the run has, also where the feed calls two instruments the same."""
+        symbol = self._names.name(key, self._symbol_of(key.instrument_id))
+        used = any(track.symbol == symbol for track in self.tracks.values())
+        return f"{symbol}.{key.instrument_id}" if used else symbol
 
 
 def first_plain(records: MboArray) -> int:
@@ -161,7 +193,19 @@ def first_plain(records: MboArray) -> int:
     return int(plain.argmax()) if plain.any() else len(records)
 
 
-def _key_of(record: np.void) -> BookKey:
+def maybe_streamers_clears(records: MboArray) -> list[int]:
+    """Return the indices of the clears that look like those of a streamer before a replay or a round of a loop.
+
+    A recording may hold the like: it is the streamer's only for a book that stands. Cost: O(n) in numpy.
+    """
+    clears = np.flatnonzero(records["action"] == int(Action.CLEAR))
+    found = records[clears]
+    plain_end = (found["flags"] & int(Flags.SNAPSHOT | Flags.LAST)) == int(Flags.LAST)
+    return [int(index) for index in clears[plain_end & (found["sequence"] == 0)]]
+
+
+def key_of(record: np.void) -> BookKey:
+    """Return which book a record belongs to."""
     return BookKey(int(record["publisher_id"]), int(record["instrument_id"]))
 
 

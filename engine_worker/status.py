@@ -1,6 +1,6 @@
 """What the engine says of itself: for Redis once a second, for the terminal, for the log. Floor 3.
 
-Read by other threads than the one that counts: only numbers and finished pictures are looked at.
+Read by other threads than the one that counts: only numbers and finished snapshots are looked at.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 from engine_worker.engine import Engine
 from engine_worker.sinks.base import Sink
-from orderbook.book.price import decimals_of, format_price
+from orderbook.book.price import format_price
 from orderbook.book.snapshot import BookSnapshot, Level
 from orderbook.book.timestamp import format_ns
 from orderbook.live import EngineStatus
@@ -42,7 +42,7 @@ class StatusReader:
             snapshots=engine.counters.snapshots,
             snapshots_stored=database.written + database.duplicates if database else 0,
             queue_items=sum(counts.pending for counts in counters.values()),
-            symbols={symbol: _best_texts(picture) for symbol, picture in engine.pusher.newest.items()},
+            symbols={symbol: _best_texts(snapshot) for symbol, snapshot in engine.pusher.newest.items()},
             feed_path=str(config.feed_path) if config.feed_enabled else "",
             feed_size_bytes=_size(config.feed_path),
             degraded=degraded,
@@ -75,13 +75,13 @@ def status_line(status: EngineStatus) -> str:
     return " | ".join(parts)
 
 
-def _best_texts(picture: BookSnapshot) -> dict[str, str]:
-    bbo, decimals = picture.bbo, decimals_of(picture.tick)
+def _best_texts(snapshot: BookSnapshot) -> dict[str, str]:
+    bbo, decimals = snapshot.bbo, snapshot.decimals
     return {
         "bid": _level_text(bbo.bid, decimals),
         "ask": _level_text(bbo.ask, decimals),
-        "ts": format_ns(picture.ts_event),
-        "state": picture.state,
+        "ts": format_ns(snapshot.ts_event),
+        "state": snapshot.state,
     }
 
 

@@ -61,7 +61,7 @@ def stored_range(request: HttpRequest) -> dict[str, Any]:
         raise HttpError(404, NO_DATA)
     return {
         "start_ts": format_iso_us(span.start_ns),
-        "end_ts": format_iso_us(span.end_ns),
+        "end_ts": format_iso_us(-(-span.end_ns // 1000) * 1000),  # rounded up: a query to there has the last row
         "rows": span.rows,
         "start_ts_ns": str(span.start_ns),
         "end_ts_ns": str(span.end_ns),

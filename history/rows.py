@@ -1,4 +1,4 @@
-"""A stored quote as a line of text: JSON as REST answers it, and CSV with the same columns. Floor 4."""
+"""A stored quote as a line of text: JSON as REST answers it, and CSV with the same columns. Floor 3."""
 
 import csv
 import io

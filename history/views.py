@@ -11,8 +11,8 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from history import queries
-from history.forms import RangeForm, first_errors
-from history.picture import draw
+from history.forms import RangeForm, SymbolForm, first_errors
+from history.page_charts import draw
 from history.rows import row_texts
 from history.streams import attachment, csv_lines, json_lines, pieces
 from orderbook.book.timestamp import format_ns
@@ -26,7 +26,8 @@ def history(request: HttpRequest) -> HttpResponse:
     """Show a range of a symbol: three charts and the first rows. Auto fill asks for all there is."""
     symbols = queries.symbols()
     if "fill" in request.GET or not request.GET:
-        symbol = request.GET.get("symbol") or default_symbol(symbols)
+        asked_for = SymbolForm(request.GET)
+        symbol = asked_for.cleaned_data["symbol"] if asked_for.is_valid() else default_symbol(symbols)
         span = queries.span(symbol)
         if span is not None:
             asked = {"symbol": symbol, "start": format_ns(span.start_ns), "end": format_ns(span.end_ns)}

@@ -126,6 +126,9 @@ class Hub:
             except _REDIS_ERRORS as error:
                 log.warning("live books: cannot subscribe (%s); trying again in %g s", error, REFRESH_S)
                 await asyncio.sleep(REFRESH_S)
+            except Exception:  # a message that is no book must not end live books for everybody
+                log.exception("live books: a message was not understood; subscribing anew")
+                await asyncio.sleep(REFRESH_S)
 
     async def _keep(self) -> None:
         """Subscribe new topics, drop abandoned ones, and repair what a push did not bring, for ever."""
@@ -158,6 +161,8 @@ class Hub:
                     topic.take(book)
         except _REDIS_ERRORS as error:
             log.warning("live books of %s: Redis does not answer (%s); trying again", topic.symbol, error)
+        except Exception:
+            log.exception("live books of %s: what Redis holds was not understood", topic.symbol)
 
 
 def _is_cancelled() -> bool:

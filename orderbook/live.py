@@ -12,6 +12,9 @@ from typing import Final, Literal, TypedDict
 LIVE_DEPTH: Final = 200
 """Levels a side that travel to the web processes: the most that a client may ask for."""
 
+BOOK_TTL_S: Final = 15
+"""Life of the two keys below: the engine renews them once a second, so the books vanish with it, and not before."""
+
 BOOK_KEY: Final = "batonic:book:{symbol}"
 """Redis: the newest BookMessage of a symbol (msgpack), for clients that join between two pushes."""
 

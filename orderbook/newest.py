@@ -1,4 +1,4 @@
-"""The newest books that the engine left in Redis, as the web processes read them. Floor 3.
+"""The newest books that the engine left in Redis, as the web processes read them. Floor 4.
 
 For whoever arrives between two pushes. The names of the keys are in orderbook.live.
 """

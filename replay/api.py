@@ -16,7 +16,7 @@ from replay.auth import CONTROL_AUTH, READ_AUTH
 from replay.control import ControlError, ControlUnreachable, StartAnswer, StatusAnswer
 from replay.models import ApiKey, Dataset
 from replay.runs import FEED
-from replay.streamer.states import MAX_RECORDS_PER_S, Pace
+from replay.streamer.messages import MAX_RECORDS_PER_S, Pace
 
 router = Router()
 Answer = TypeVar("Answer")
@@ -34,20 +34,33 @@ class RecordsPerSecondBody(StrictBody):
     records_per_s: Annotated[StrictInt, Field(ge=1, le=MAX_RECORDS_PER_S)]
 
 
-def _explain_pace(value: object, check: ValidatorFunctionWrapHandler) -> Any:
-    """Say in one sentence what a pace is, instead of why it is neither of its forms."""
-    try:
-        return check(value)
-    except ValidationError as error:
-        expected = f'expected "max" or {{"records_per_s": 1 to {MAX_RECORDS_PER_S}}}'
-        raise ValueError(f"{expected}, found {json.dumps(value)[:80]}") from error
+def _explained(expected: str) -> WrapValidator:
+    """Say in one sentence what a field takes, instead of why it is none of its forms."""
+
+    def explain(value: object, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(value)
+        except ValidationError as error:
+            raise ValueError(f"expected {expected}, found {json.dumps(value)[:80]}") from error
+
+    return WrapValidator(explain)
+
+
+PaceField = Annotated[
+    RecordsPerSecondBody | Literal["max"] | None,
+    _explained(f'"max" or {{"records_per_s": 1 to {MAX_RECORDS_PER_S}}}'),
+]
+DatasetField = Annotated[
+    Annotated[str, Field(max_length=200, pattern=r"^\P{Cc}*$")] | Annotated[StrictInt, Field(ge=0, lt=2**63)] | None,
+    _explained("the name of a dataset (at most 200 characters, no control characters) or its id"),
+]
 
 
 class PaceBody(StrictBody):
     """``rate`` is one of the allowed rates; ``pace`` is any other way to go."""
 
     rate: StrictInt | None = None
-    pace: Annotated[RecordsPerSecondBody | Literal["max"] | None, WrapValidator(_explain_pace)] = None
+    pace: PaceField = None
 
     def chosen(self) -> Pace | None:
         """Return the pace; None when neither is given. Raises ControlError."""
@@ -62,7 +75,7 @@ class PaceBody(StrictBody):
 class StartBody(PaceBody):
     """What to replay; everything has a default."""
 
-    dataset: str | StrictInt | None = None
+    dataset: DatasetField = None
     loop: StrictBool | None = None
     max_msgs: Annotated[StrictInt, Field(ge=-1, lt=2**63)] = -1
 

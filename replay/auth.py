@@ -1,4 +1,4 @@
-"""Who may read and who may control: a login session, an API key, or anyone where PUBLIC_READ is on. Floor 4.
+"""Who may read and who may control: a login session, an API key, or anyone where PUBLIC_READ is on. Floor 3.
 
 READ_AUTH and CONTROL_AUTH go into ninja's ``auth=``. The first door that knows the caller decides; one that
 knows him but must refuse raises 403; when none does, ninja answers 401. A session is checked for CSRF on
@@ -90,9 +90,14 @@ async def websocket_reader(scope: dict[str, Any]) -> Reader | None:
 
 
 def _key_with_scope(text: str, scope: str) -> ApiKey | None:
+    """Return the usable key with this text; a key never may what its owner may not. Raises HttpError (403)."""
     key = find_key(text)
-    if key is not None and scope not in key.scopes:
+    if key is None:
+        return None
+    if scope not in key.scopes:
         raise HttpError(403, f"This key lacks the scope {scope}.")
+    if scope == "control" and not key.owner.has_perm(CONTROL_PERMISSION):
+        raise HttpError(403, f"The owner of this key lacks the permission {CONTROL_PERMISSION}.")
     return key
 
 

@@ -2,30 +2,41 @@
 
 A command goes through a short Celery task to the streamer and comes back with the streamer's true state. The wait
 for a task happens on a few threads of our own: Celery keeps Redis connections for each thread that waits, and
-under ASGI every request has a new one.
+under ASGI every request has a new one. A command has one deadline, from the moment it was asked for: what was not
+begun by then, here or on a worker, never is.
 """
 
 import contextlib
+import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, NotRequired, TypedDict
+from typing import Any, Final, NotRequired, TypedDict, TypeVar
 
 from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as TaskTimeoutError
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.utils import timezone
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from orderbook.book.timestamp import format_ns
 from replay import tasks
 from replay.models import Dataset
+from replay.streamer.messages import Pace, ReplayState, StreamerStatus
 from replay.streamer.remote import StreamerUnreachable
-from replay.streamer.states import Pace, ReplayState, StreamerStatus
 
 ANSWER_WITHIN_S: Final = 5.0
+MAX_WAITING: Final = 64
+_SLACK_S: Final = 1.0  # for a waiter to say itself what it waited for
+
 _WAITERS: Final = ThreadPoolExecutor(max_workers=8, thread_name_prefix="control")
+_PLACES: Final = threading.BoundedSemaphore(MAX_WAITING)
+_Result = TypeVar("_Result")
 
 
 class ControlError(Exception):
@@ -139,7 +150,7 @@ def status() -> StatusAnswer:
 def rescan(dataset_ids: list[int]) -> None:
     """Have a worker read these files again; does not wait for it. Raises ControlUnreachable."""
     try:
-        _WAITERS.submit(tasks.rescan_datasets.apply_async, (dataset_ids,), retry=False).result(timeout=ANSWER_WITHIN_S)
+        _on_waiter(lambda: tasks.rescan_datasets.apply_async((dataset_ids,), retry=False))
     except (OperationalError, RedisError, FutureTimeoutError) as error:
         raise ControlUnreachable(f"Redis does not answer: {error}") from error
 
@@ -156,7 +167,7 @@ def pace_of(rate: int | None, pace: Pace | None) -> Pace | None:
 
 
 def find_dataset(name: str | None) -> Dataset:
-    """Return the dataset with this name or id; without one the default: CSV_PATH's, else SYMBOL's, else the first.
+    """Return the dataset with this name or id, or the default one; see ``_default_dataset``.
 
     Raises ControlError (404 unknown or none, 400 not ready).
     """
@@ -167,25 +178,38 @@ def find_dataset(name: str | None) -> Dataset:
         dataset = Dataset.objects.filter(pk=int(name)).first()
     if dataset is None:
         raise ControlError(f"No dataset {name!r}", status=404)
-    if dataset.state != Dataset.State.READY:
-        raise ControlError(f"Dataset {dataset.name} is {dataset.state}: {dataset.error or 'wait until it is ready'}")
-    return dataset
+    return _ready(dataset)
 
 
 def _default_dataset() -> Dataset:
-    ready = Dataset.objects.filter(state=Dataset.State.READY)
-    path = str(Path(settings.CSV_PATH).expanduser().absolute()) if settings.CSV_PATH else ""
-    named = ready.filter(path=path)
-    dataset = named.first() or ready.filter(instruments__symbol=settings.SYMBOL).first() or ready.first()
+    """Return CSV_PATH's dataset; without CSV_PATH the first of DATA_DIR that has SYMBOL, else its first.
+
+    Rows of folders that were DATA_DIR before are there for whoever names them, and are nobody's default.
+    """
+    if settings.CSV_PATH:
+        path = str(Path(settings.CSV_PATH).expanduser().absolute())
+        named = Dataset.objects.filter(path=path).first()
+        if named is None:
+            raise ControlError(f"CSV_PATH={path} is not registered: run scandatasets.", status=404)
+        return _ready(named)
+    ready = Dataset.objects.filter(state=Dataset.State.READY, path__startswith=f"{settings.DATA_DIR}/")
+    dataset = ready.filter(instruments__symbol=settings.SYMBOL).first() or ready.first()
     if dataset is None:
         raise ControlError("No dataset is ready: put a file into DATA_DIR and run scandatasets.", status=404)
     return dataset
 
 
+def _ready(dataset: Dataset) -> Dataset:
+    if dataset.state != Dataset.State.READY:
+        raise ControlError(f"Dataset {dataset.name} is {dataset.state}: {dataset.error or 'wait until it is ready'}")
+    return dataset
+
+
 def _through_worker(task: Any, *args: Any) -> StreamerStatus:
-    """Run a task on a worker and return the streamer's status; neither outlives the deadline."""
+    """Run a task on a worker and return the streamer's status. Raises ControlError, ControlUnreachable."""
+    give_up_at = time.monotonic() + ANSWER_WITHIN_S
     try:
-        outcome: tasks.Outcome = _WAITERS.submit(_run, task, args).result(timeout=ANSWER_WITHIN_S + 1)
+        outcome = _on_waiter(lambda: _run(task, args, give_up_at))
     except (TaskTimeoutError, TaskRevokedError, FutureTimeoutError) as error:
         raise ControlUnreachable(f"no Celery worker answered within {ANSWER_WITHIN_S:g} s") from error
     except (OperationalError, RedisError) as error:
@@ -197,11 +221,29 @@ def _through_worker(task: Any, *args: Any) -> StreamerStatus:
     return outcome["status"]
 
 
-def _run(task: Any, args: tuple[Any, ...]) -> tasks.Outcome:
-    # a task that nobody waits for any longer is not carried out: it expires with our patience
-    result = task.apply_async(args, expires=ANSWER_WITHIN_S, retry=False)
+def _on_waiter(work: Callable[[], _Result]) -> _Result:
+    """Do this on a waiter's thread; what still queues when our patience ends is never done.
+
+    Raises ControlUnreachable when too many wait already, FutureTimeoutError, and what the work raises.
+    """
+    if not _PLACES.acquire(blocking=False):
+        raise ControlUnreachable(f"{MAX_WAITING} commands are waiting for an answer already")
+    waiting = _WAITERS.submit(work)
+    waiting.add_done_callback(lambda _: _PLACES.release())
     try:
-        outcome: tasks.Outcome = result.get(timeout=ANSWER_WITHIN_S)
+        return waiting.result(timeout=ANSWER_WITHIN_S + _SLACK_S)
+    finally:
+        waiting.cancel()
+
+
+def _run(task: Any, args: tuple[Any, ...], give_up_at: float) -> tasks.Outcome:
+    patience_s = give_up_at - time.monotonic()
+    if patience_s <= 0:
+        raise TaskTimeoutError
+    # The moment itself, and not how long until then: sending the task may take its time as well.
+    result = task.apply_async(args, expires=timezone.now() + timedelta(seconds=patience_s), retry=False)
+    try:
+        outcome: tasks.Outcome = result.get(timeout=max(give_up_at - time.monotonic(), 0.01))  # 0 is for ever
         return outcome
     finally:
         with contextlib.suppress(OperationalError, RedisError):  # an answer is read once: leave nothing behind

@@ -4,10 +4,12 @@ A file that cannot be replayed is a row in state failed that says why, and never
 written by ``scan`` and ``register`` only.
 """
 
+import os
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from os import stat_result
 from pathlib import Path
+from typing import Final
 
 from django.conf import settings
 from django.db import transaction
@@ -19,6 +21,8 @@ from replay.models import Dataset
 
 GONE = "The file is gone."
 
+_FILE_CLOCK_TICK: Final = timedelta(milliseconds=10)  # a file's times come from a clock that may be so far behind
+
 Progress = Callable[[Path, int], None]
 """Told the file and how many more of its bytes were looked at."""
 
@@ -28,10 +32,9 @@ def scan(progress: Progress = lambda path, n: None) -> list[Dataset]:
 
     Cost: reading and decoding each file that is new or changed; one stat for each of the others.
     """
-    for path in files():
-        register(path, progress)
+    seen = {register(path, progress).pk for path in files()}
     for dataset in Dataset.objects.exclude(error=GONE):
-        if not Path(dataset.path).exists():
+        if dataset.pk not in seen and not Path(dataset.path).exists():
             _fail(dataset, GONE)
     return list(Dataset.objects.prefetch_related("instruments"))
 
@@ -68,19 +71,25 @@ def register(path: Path, progress: Progress = lambda path, n: None) -> Dataset:
     except FileNotFoundError:
         _fail(dataset, GONE)
     except OSError as error:
-        _fail(dataset, f"{path.name}: expected a readable file, found {error.strerror or error}")
+        _fail(dataset, f"{dataset.name}: expected a readable file, found {error.strerror or error}")
     return dataset
 
 
 def _row(path: Path) -> Dataset:
     """Return the row of a path; its name is the file's, or the whole path when another file has that name."""
-    known = Dataset.objects.filter(path=str(path)).first()
+    written = _written(path)
+    known = Dataset.objects.filter(path=written).first()
     if known is not None:
         return known
-    name = path.name
+    name = _written(Path(path.name))
     if Dataset.objects.filter(name=name).exclude(error=GONE).exists():
-        name = str(path)
-    return Dataset.objects.update_or_create(name=name, defaults={"path": str(path), "sha256": ""})[0]
+        name = written
+    return Dataset.objects.update_or_create(name=name, defaults={"path": written, "sha256": ""})[0]
+
+
+def _written(path: Path) -> str:
+    """Write a path as text that a database takes: bytes that are no UTF-8 as escapes."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _is_known(dataset: Dataset, found: stat_result) -> bool:
@@ -89,16 +98,20 @@ def _is_known(dataset: Dataset, found: stat_result) -> bool:
     The change time of the inode tells it, because unlike the modification time no copying tool sets it back.
     """
     changed = datetime.fromtimestamp(found.st_ctime, UTC)
-    return bool(dataset.sha256) and dataset.size_bytes == found.st_size and changed < dataset.registered_at
+    written = dataset.registered_at - _FILE_CLOCK_TICK
+    return bool(dataset.sha256) and dataset.size_bytes == found.st_size and changed < written
 
 
 def _look_at(dataset: Dataset, path: Path, before: stat_result, progress: Callable[[int], None]) -> None:
+    _check_name(dataset, path)
     _check_place(path)
+    known = dataset.sha256 if dataset.state == Dataset.State.READY else ""
     dataset.size_bytes, dataset.sha256, dataset.format = before.st_size, "", format_of(path)
+    dataset.state, dataset.error = Dataset.State.REGISTERING, ""
+    dataset.save()
     sha256 = file_sha256(path, progress) if path.is_file() else ""
-    unchanged = Dataset.objects.filter(pk=dataset.pk, sha256=sha256, state=Dataset.State.READY).exists()
-    if sha256 and unchanged:  # touched, or copied over by itself
-        dataset.sha256 = sha256
+    if sha256 and sha256 == known:  # touched, or copied over by itself
+        dataset.sha256, dataset.state = sha256, Dataset.State.READY
         dataset.save()
         return
     error = None
@@ -115,6 +128,12 @@ def _look_at(dataset: Dataset, path: Path, before: stat_result, progress: Callab
         raise error
     dataset.venue_dataset = recording.venue_dataset
     _save(dataset, summary)
+
+
+def _check_name(dataset: Dataset, path: Path) -> None:
+    """Refuse a name that the streamer could not be told: it learns the path from the row."""
+    if dataset.path != str(path):
+        raise SourceError(Path(dataset.name), "", "a file name in UTF-8", "other bytes")
 
 
 def _check_place(path: Path) -> None:

@@ -6,6 +6,7 @@ encryption key is derived from SECRET_KEY; keys written under a SECRET_KEY_FALLB
 
 import base64
 import hmac
+import re
 import secrets
 import string
 from collections.abc import Iterable
@@ -29,6 +30,10 @@ BUCKET_LENGTH: Final = 5
 SCOPES: Final = ("read", "feed", "control")
 LAST_USED_STEP: Final = timedelta(minutes=1)
 _ALPHABET: Final = string.ascii_letters + string.digits
+_FORM: Final = re.compile(f"{PREFIX}[A-Za-z0-9_-]{{{KEY_LENGTH - len(PREFIX)}}}")
+
+
+MAX_NAME: Final[int] = ApiKey._meta.get_field("name").max_length or 0
 
 
 class KeyFormError(ValueError):
@@ -38,8 +43,10 @@ class KeyFormError(ValueError):
 def create_key(owner: User, name: str, scopes: Iterable[str], expires_at: datetime | None = None) -> tuple[ApiKey, str]:
     """Make a key and return its row and its text; the text is not shown again.
 
-    Raises KeyFormError when a scope is unknown or none is given.
+    Raises KeyFormError when a scope is unknown or none is given, or the name does not fit.
     """
+    if not 1 <= len(name.strip()) <= MAX_NAME or not name.isprintable():
+        raise KeyFormError(f"Expected a name of 1 to {MAX_NAME} printable characters, found {name[:MAX_NAME]!r}.")
     asked = set(scopes)
     if not asked or not asked <= set(SCOPES):
         raise KeyFormError(f"Expected scopes out of {', '.join(SCOPES)}, found: {', '.join(sorted(asked)) or 'none'}.")
@@ -60,7 +67,7 @@ def find_key(text: str) -> ApiKey | None:
 
     Notes the use, at most once a minute. Cost: one indexed query, one decryption for each key of the bucket.
     """
-    if len(text) != KEY_LENGTH or not text.startswith(PREFIX):
+    if not _FORM.fullmatch(text):
         return None
     now = timezone.now()
     usable = ApiKey.objects.filter(
@@ -70,7 +77,7 @@ def find_key(text: str) -> ApiKey | None:
         owner__is_active=True,
     )
     for key in usable.select_related("owner"):
-        if hmac.compare_digest(_secret_of(key), text.encode()):
+        if hmac.compare_digest(secret_of(key), text):
             _note_use(key, now)
             return key
     return None
@@ -78,14 +85,10 @@ def find_key(text: str) -> ApiKey | None:
 
 def secret_of(key: ApiKey) -> str:
     """Return the text of a key, for challenge-response; empty when no current SECRET_KEY can read it."""
-    return _secret_of(key).decode()
-
-
-def _secret_of(key: ApiKey) -> bytes:
     try:
-        return _cipher().decrypt(bytes(key.secret))
+        return _cipher().decrypt(bytes(key.secret)).decode()
     except InvalidToken:  # written under a SECRET_KEY that is gone: such a key opens nothing
-        return b""
+        return ""
 
 
 def _note_use(key: ApiKey, now: datetime) -> None:

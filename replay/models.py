@@ -3,7 +3,7 @@
 from django.conf import settings
 from django.db import models
 
-from replay.streamer.states import ACTIVE_STATES, ReplayState
+from replay.streamer.messages import ACTIVE_STATES, ReplayState
 
 
 class Dataset(models.Model):

@@ -8,12 +8,10 @@ import logging
 import threading
 from typing import Protocol
 
-from django.db import Error as DatabaseError
-from django.db import connection
+from django.db import InterfaceError, OperationalError, connection
 
 from replay import runs
-from replay.streamer.remote import StreamerRefused
-from replay.streamer.states import StartCommand, StreamerStatus
+from replay.streamer.messages import StartCommand, StreamerRefused, StreamerStatus
 
 logger = logging.getLogger(__name__)
 
@@ -100,14 +98,21 @@ class RowReporter:
             try:
                 self.step(owner)
                 if back_off_s:
-                    logger.info("PostgreSQL is back")
+                    logger.info("the reporter works again")
                 back_off_s = 0.0
-            except DatabaseError as error:
+            except (OperationalError, InterfaceError) as error:
                 if not back_off_s:
                     logger.warning("PostgreSQL is away: %s; the replay goes on", error)
-                back_off_s = min(max(back_off_s * 2, WRITE_EVERY_S), _LAST_BACK_OFF_S)
+                back_off_s = _longer(back_off_s)
                 connection.close()
+            except Exception:  # a fault of the program: this thread is the only one that tells what the replay does
+                logger.exception("the state of a replay could not be reported; the reporter tries again")
+                back_off_s = _longer(back_off_s)
             if last:
                 break
             self._stopping.wait(back_off_s or WRITE_EVERY_S)
         connection.close()
+
+
+def _longer(back_off_s: float) -> float:
+    return min(max(back_off_s * 2, WRITE_EVERY_S), _LAST_BACK_OFF_S)

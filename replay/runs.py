@@ -13,7 +13,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from replay.models import Replay
-from replay.streamer.states import ACTIVE_STATES, ReplayState, StartCommand, StreamerStatus
+from replay.streamer.messages import ACTIVE_STATES, ReplayState, StartCommand, StreamerStatus
 
 FEED: Final = "main"
 ONE_ACTIVE: Final = "one_active_replay_per_feed"
@@ -106,11 +106,12 @@ def record_status(status: StreamerStatus) -> bool:
     row = Replay.objects.filter(pk=status["replay_id"], generation=status["generation"])
     ended = status["state"] not in ACTIVE_STATES
     now = timezone.now()
+    ts_event = int(status["ts_event"])
     changed = row.filter(state__in=ACTIVE_STATES).update(
         state=status["state"],
         pace=status["pace"],
         position=status["loops"] * status["records"] + status["position"],
-        position_ts_event=int(status["ts_event"]) or None,
+        position_ts_event=ts_event if 0 < ts_event < 2**63 else None,  # an undefined one is 2^64 - 1
         error=status["error"],
         heartbeat_at=now,
         ended_at=now if ended else None,

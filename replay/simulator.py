@@ -24,13 +24,15 @@ import zstandard
 
 from orderbook.book.mbo import MBO, MboArray
 from replay import simulator_kernel as kernel
-from replay.feed.dbn_codec import encode_metadata
+from replay.feed.dbn_metadata import encode_metadata
 
 VENUE_DATASET: Final = "GLBX.MDP3"
 PUBLISHER_ID: Final = 1
 DEFAULT_START_NS: Final = int(datetime(2025, 10, 1, 13, 25, tzinfo=UTC).timestamp()) * 10**9
 MIN_RECORDS: Final = 500
 """Of each symbol: room for the picture, the pre-open phase and the opening."""
+
+MAX_RECORDS: Final = 1_000_000_000
 
 _RECORDS_PER_S: Final = 12.5  # of each symbol, in the mean: 45,000 an hour
 _LULL_S: Final = 180
@@ -91,11 +93,15 @@ def simulate(
 ) -> MboArray:
     """Return a session of exactly so many records, its symbols interleaved by time; each symbol ends an event.
 
-    The same arguments give the same bytes. Raises ValueError when there are too few records. Cost: O(records), a
+    The same arguments give the same bytes. Raises ValueError for too few or too many records. Cost: O(records), a
     million in about a second; 112 bytes of memory each.
     """
     if not symbols or len(set(symbols)) < len(symbols):
         raise ValueError(f"expected at least one symbol, each once, found {symbols}")
+    if not all(symbol.isascii() and symbol.isprintable() for symbol in symbols):
+        raise ValueError(f"expected symbols of printable ASCII characters, found {symbols}")
+    if records > MAX_RECORDS:
+        raise ValueError(f"expected at most {MAX_RECORDS} records, found {records}")
     if records < MIN_RECORDS * len(symbols):
         raise ValueError(f"expected at least {MIN_RECORDS} records for each symbol, found {records // len(symbols)}")
     share, rest = divmod(records, len(symbols))

@@ -15,8 +15,8 @@ from django.conf import settings
 
 from replay import runs
 from replay.models import Dataset, Replay
-from replay.streamer.remote import StreamerRefused, StreamerRemote, StreamerUnreachable
-from replay.streamer.states import ACTIVE_STATES, Pace, ReplayState, StreamerStatus
+from replay.streamer.messages import ACTIVE_STATES, Pace, ReplayState, StreamerRefused, StreamerStatus
+from replay.streamer.remote import StreamerRemote, StreamerUnreachable
 
 task: Callable[[Callable[..., Any]], Any] = shared_task  # Celery has no types
 ALREADY_RUNNING: Final = "already running"
@@ -59,12 +59,6 @@ def stop_replay() -> Outcome:
 def change_pace(pace: Pace) -> Outcome:
     """Change the pace of what runs."""
     return _outcome(lambda: streamer_remote().call("pace", {"pace": pace}))
-
-
-@task
-def read_status() -> Outcome:
-    """Ask the streamer how it is."""
-    return _outcome(lambda: streamer_remote().call("status"))
 
 
 @task

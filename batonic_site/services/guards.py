@@ -5,8 +5,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
+import redis
+
 from batonic_site.services.process import ServiceError, is_listening
 from batonic_site.services.secrets import private_folder
+from batonic_site.services.valkey import connect
 
 
 @contextmanager
@@ -22,8 +26,29 @@ def only_one(data_folder: Path) -> Iterator[None]:
         yield
 
 
+def check_named_postgres(conninfo: str) -> None:
+    """Raise where the PostgreSQL that the environment names does not let us in."""
+    try:
+        psycopg.connect(conninfo, connect_timeout=3).close()
+    except psycopg.OperationalError as error:
+        raise ServiceError(f"The PostgreSQL named by the environment does not answer: {error}") from error
+
+
+def check_named_redis(url: str) -> None:
+    """Raise where the Redis that the environment names does not let us in."""
+    try:
+        with connect(url) as client:
+            client.ping()
+    except (redis.RedisError, ValueError) as error:
+        raise ServiceError(f"REDIS_URL: the Redis named there does not answer: {error}") from error
+
+
 def check_ports(ports: Mapping[str, int]) -> None:
     """Raise where another program already listens; ``ports`` is by the name of the setting."""
+    names: dict[int, str] = {}
     for name, port in ports.items():
+        if port in names:
+            raise ServiceError(f"{names[port]} and {name} are both {port}: each needs a port of its own.")
+        names[port] = name
         if is_listening(port):
             raise ServiceError(f"{name}: port {port} is in use by another program. Choose another: {name}={port + 1}")

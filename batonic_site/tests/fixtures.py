@@ -45,7 +45,7 @@ class Spawn(Protocol):
         *words: str,
         env: dict[str, str] | None = None,
         until: Callable[[], object] | None = None,
-        timeout_s: float = 20.0,
+        timeout_s: float = 60.0,
     ) -> "subprocess.Popen[bytes]": ...
 
 
@@ -136,7 +136,7 @@ def spawn(process_env: dict[str, str], tmp_path: Path) -> Iterator[Spawn]:
         *words: str,
         env: dict[str, str] | None = None,
         until: Callable[[], object] | None = None,
-        timeout_s: float = 20.0,
+        timeout_s: float = 60.0,  # on a clean clone the first engine compiles its kernels
     ) -> "subprocess.Popen[bytes]":
         program = Program(
             name=words[0],

@@ -22,8 +22,8 @@ from replay import tasks
 from replay.datasets import register
 from replay.feed.sources import open_recording
 from replay.models import Replay
+from replay.streamer.messages import Pace, StreamerStatus
 from replay.streamer.remote import StreamerRemote
-from replay.streamer.states import Pace, StreamerStatus
 
 SNAPSHOT_EVERY = 1000
 FRAMINGS = ("csv", "dbn")

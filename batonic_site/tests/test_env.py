@@ -50,6 +50,22 @@ def test_a_wrong_value_is_refused_with_name_value_and_what_is_allowed(monkeypatc
     assert f"{name}={value!r} is not valid: expected {allowed}" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "parse", "allowed"),
+    [
+        ("PG_CONNINFO", "hunter2", lambda: env.conninfo("PG_CONNINFO", default=""), "a libpq connection string"),
+        ("PG_CONNINFO", "postgresql://u:hunter2@[x/db", lambda: env.conninfo("PG_CONNINFO", default=""), "a libpq"),
+        ("REDIS_URL", ":hunter2@localhost:6379", lambda: env.redis_url("REDIS_URL", ""), "a URL that starts with"),
+    ],
+)
+def test_a_wrong_connection_string_is_named_and_not_shown(monkeypatch, name, value, parse, allowed):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ImproperlyConfigured) as error:
+        parse()
+    assert f"{name} is not valid: expected {allowed}" in str(error.value)
+    assert "hunter2" not in str(error.value) and error.value.__cause__ is None
+
+
 def test_a_secret_can_come_from_a_file(monkeypatch, tmp_path):
     (tmp_path / "key").write_text("from a file\n")
     monkeypatch.setenv("SECRET_KEY_FILE", str(tmp_path / "key"))

@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
+from django.core.exceptions import RequestAborted
+from django.db import OperationalError
 from django.test import Client
 from django.urls import Resolver404, resolve
 
+from batonic_site import health as health_module
 from batonic_site import logs
 from batonic_site.asgi import application
 from orderbook.live import ENGINE_STATUS_KEY, EngineStatus
-from replay.streamer.remote import STATUS_KEY
+from replay.streamer.messages import STATUS_KEY
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -50,10 +53,11 @@ def test_health_tells_which_part_is_down(admin_client, redis_client, settings, d
     health = admin_client.get("/api/health").json()
     assert health["ok"] is False and health["streamer_control_ok"] is False and health["feed_ok"] is False
     assert health["feed_path"] == str(settings.FEED_PATH) and health["feed_size_bytes"] == 3
-    assert [reason.split(":")[0] for reason in health["reasons"]] == ["streamer", "engine"]
+    assert [reason.split(":")[0] for reason in health["reasons"]] == ["streamer", "worker", "engine"]
 
 
-def test_health_is_ok_when_every_part_is(admin_client, redis_client):
+def test_health_is_ok_when_every_part_is(admin_client, redis_client, monkeypatch):
+    monkeypatch.setitem(health_module._PROCESSES, "worker", lambda: None)  # replay/tests/test_worker.py has a real one
     redis_client.set(ENGINE_STATUS_KEY, engine_status())
     redis_client.set(STATUS_KEY.format(feed="main"), json.dumps({"state": "IDLE"}))
     health = admin_client.get("/api/health").json()
@@ -72,6 +76,28 @@ def test_health_tells_what_the_engine_suffers_from(admin_client, redis_client, s
     redis_client.set(ENGINE_STATUS_KEY, engine_status(**change))
     health = admin_client.get("/api/health").json()
     assert health["feed_ok"] is False and reason in health["reasons"]
+
+
+def test_health_does_not_wait_for_a_redis_that_is_gone(admin_client, settings, free_port):
+    settings.REDIS_URL = f"redis://127.0.0.1:{free_port()}/0"
+    answer = admin_client.get("/api/health").json()
+    assert answer["ok"] is False and "worker: unknown without Redis" in answer["reasons"]
+
+
+def test_without_postgresql_the_api_says_so(client, db, monkeypatch):
+    def gone(*args: object, **options: object) -> None:
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr("replay.keys.find_key", gone)
+    monkeypatch.setattr("replay.auth.find_key", gone, raising=False)
+    answer = client.get("/api/symbols", headers={"Authorization": "Bearer db-" + "x" * 29})
+    assert (answer.status_code, answer.json()) == (503, {"detail": "The database does not answer; try again."})
+
+
+@pytest.mark.parametrize("address", ["/login/", "/admin/login/"])
+def test_a_name_that_no_account_can_have_is_refused_at_both_logins(client, db, address):
+    answer = client.post(address, {"username": "x" * 5000, "password": "y"})
+    assert answer.status_code == 200 and b"at most 150 characters" in answer.content
 
 
 def test_a_stranger_is_sent_to_the_login_from_every_page(client, db):
@@ -177,3 +203,9 @@ def test_an_exception_is_one_log_line(capfd):
         logging.getLogger("batonic.test").exception("failed")
     lines = capfd.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and "ValueError: no such side" in json.loads(lines[0])["exception"]
+
+
+@pytest.mark.parametrize(("error", "is_shown"), [(RequestAborted(), False), (ValueError("real"), True)])
+def test_a_visitor_that_left_early_is_no_error(error, is_shown):
+    record = logging.LogRecord("asyncio", logging.ERROR, "", 0, "never retrieved", (), (type(error), error, None))
+    assert logs.without_visitors_that_left()(record) is is_shown

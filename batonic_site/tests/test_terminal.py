@@ -2,7 +2,7 @@ import io
 
 from batonic_site.terminal import Screen, opening_block, status_line
 from orderbook.live import EngineStatus
-from replay.streamer.states import ReplayState, StreamerStatus
+from replay.streamer.messages import ReplayState, StreamerStatus
 
 
 def streamer(**changes: object) -> StreamerStatus:

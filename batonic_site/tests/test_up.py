@@ -16,7 +16,7 @@ from django.core.management import call_command
 from playwright.sync_api import expect
 
 from batonic_site.management.commands.prepare import Command as Prepare
-from batonic_site.services.guards import check_ports, only_one
+from batonic_site.services.guards import check_named_postgres, check_named_redis, check_ports, only_one
 from batonic_site.services.process import ServiceError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -165,6 +165,41 @@ def test_up_says_which_setting_names_a_busy_port(start, environment):
 
 def test_ports_that_are_free_are_no_fault(free_port):
     check_ports({"WEB_PORT": free_port()})
+
+
+def test_two_settings_cannot_share_a_port(free_port):
+    port = free_port()
+    with pytest.raises(ServiceError, match=f"WEB_PORT and STREAMER_TCP_PORT are both {port}"):
+        check_ports({"WEB_PORT": port, "STREAMER_TCP_PORT": port})
+
+
+def test_a_named_server_that_does_not_answer_is_told_at_once(free_port):
+    with pytest.raises(ServiceError, match="PostgreSQL named by the environment does not answer"):
+        check_named_postgres(f"host=127.0.0.1 port={free_port()} dbname=x user=x")
+    with pytest.raises(ServiceError, match="REDIS_URL: the Redis named there does not answer"):
+        check_named_redis(f"redis://127.0.0.1:{free_port()}/0")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("STREAMER_RATE", "abc", "STREAMER_RATE='abc' is not valid: expected a whole number"),
+        ("DEPTH", "1_0", "DEPTH='1_0' is not valid"),
+        ("SYMBOL", "CL\nX5", "SYMBOL='CL\\nX5' is not valid"),
+        ("DATA_FOLDER", "/etc/passwd/x", "DATA_FOLDER='/etc/passwd/x' is not valid: expected a folder"),
+        ("DATA_DIR", "/etc/passwd", "DATA_DIR='/etc/passwd' is not valid: expected a folder"),
+        ("PG_CONNINFO", "garbage", "PG_CONNINFO is not valid: expected a libpq connection string"),
+    ],
+)
+def test_a_wrong_value_stops_up_with_one_sentence(environment, name, value, said):
+    up = subprocess.run(
+        [sys.executable, str(PROJECT / "manage.py"), "up"],
+        env=environment | {name: value},
+        capture_output=True,
+        text=True,
+    )
+    assert up.returncode == 1 and up.stdout == ""
+    assert up.stderr.startswith(said) and up.stderr.count("\n") == 1
 
 
 def test_a_data_folder_is_free_again_after_use(tmp_path):

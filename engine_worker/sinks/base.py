@@ -19,7 +19,9 @@ T = TypeVar("T")
 Item = TypeVar("Item", contravariant=True)
 
 POLL_S: Final = 0.2
+STALLED_AFTER_S: Final = 5.0
 _FIRST_RETRY_S: Final = 0.05
+_GIVE_UP_S: Final = 0.5  # of the time to close: for a thread that only waits for its next try to see that it is over
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,9 @@ class Written(NamedTuple):
 class Writer(Protocol[T]):
     """The I/O of one output, without threads: tests call it directly."""
 
+    target: str
+    """What is written to, as the operator calls it."""
+
     def write(self, batch: list[T]) -> Written:
         """Write a batch, or raise SinkUnavailable with nothing counted as written.
 
@@ -53,11 +58,13 @@ class Sink(Protocol[Item]):
     """What the feed thread, the status and the shutdown need of an output."""
 
     name: str
-    degraded: str
-    """Why the target cannot be written to now; empty while it can."""
+
+    @property
+    def degraded(self) -> str:
+        """Why the target cannot be written to now; empty while it can."""
 
     def offer(self, item: Item) -> None:
-        """Hand a picture over. May wait for room; never for I/O."""
+        """Hand a snapshot over. May wait for room; never for I/O."""
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything offered is written. False when that took longer."""
@@ -66,7 +73,7 @@ class Sink(Protocol[Item]):
         """Take nothing more, and end once what was taken is written."""
 
     def close(self, timeout_s: float) -> None:
-        """Finish, wait for the end, and after ``timeout_s`` leave the rest, saying how much."""
+        """Finish, wait for the end at most ``timeout_s``, and leave the rest, saying how much."""
 
     @property
     def counters(self) -> SinkCounters:
@@ -81,7 +88,7 @@ class ThreadedSink(Generic[T]):
     """A mailbox, and the thread that writes what is in it.
 
     ``lossy_when_degraded``: while the target is away a full mailbox drops what is offered, counted and logged,
-    instead of making the feed wait.
+    instead of making the feed wait. A write that takes longer than ``stalled_after_s`` is degraded, though not over.
     """
 
     def __init__(
@@ -92,70 +99,69 @@ class ThreadedSink(Generic[T]):
         *,
         lossy_when_degraded: bool = False,
         retry_cap_s: float = 1.0,
+        stalled_after_s: float = STALLED_AFTER_S,
     ) -> None:
         self.name = name
-        self.degraded = ""
         self._mailbox = mailbox
         self._writer = writer
         self._lossy = lossy_when_degraded
         self._retry_cap_s = retry_cap_s
-        self._offered = self._refused = 0  # written by the feed thread only
-        self._in_flight = self._written = self._duplicates = self._dropped = 0  # written by the sink thread only
+        self._stalled_after_s = stalled_after_s
+        self._fault = ""
+        self._writing_since: float | None = None
+        self._written = self._duplicates = self._dropped = 0  # changed under the mailbox's lock, as its own counts are
         self._abandon = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def degraded(self) -> str:
+        since = self._writing_since
+        if since is not None and (waited_s := time.monotonic() - since) > self._stalled_after_s:
+            return f"{self._writer.target} has not answered for {waited_s:.0f} s"
+        return self._fault
+
     def offer(self, item: T) -> None:
-        self._offered += 1
         if not self._mailbox.offer(item, self._may_wait):
-            self._refused += 1
-            if self._refused.bit_count() == 1:  # the 1st, 2nd, 4th, 8th …
-                log.error(
-                    "%s: dropped %d so far (%s)", self.name, self._refused, self.degraded or "offered after the end"
-                )
+            refused = self._mailbox.refused
+            if refused.bit_count() == 1:  # the 1st, 2nd, 4th, 8th …
+                log.error("%s: dropped %d so far (%s)", self.name, refused, self.degraded or "offered after the end")
 
     def flush(self, timeout_s: float) -> bool:
-        return _wait(lambda: not self._owed, timeout_s)
+        return _wait(lambda: not self.counters.pending, timeout_s)
 
     def finish(self) -> None:
         self._mailbox.close()
 
     def close(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
         self.finish()
-        self._thread.join(timeout_s)
+        self._thread.join(max(timeout_s - _GIVE_UP_S, 0))
         self._abandon.set()
-        self._thread.join(0.5)  # a retry that only waits ends at once; a frozen server is left to the daemon thread
-        if self._pending:
-            log.error("%s: %d not written at the end (%s)", self.name, self._pending, self.degraded or "out of time")
+        self._thread.join(max(deadline - time.monotonic(), 0))  # one that is still blocked dies with the process
+        if pending := self.counters.pending:
+            log.error("%s: %d not written at the end (%s)", self.name, pending, self.degraded or "out of time")
 
     @property
     def counters(self) -> SinkCounters:
-        return SinkCounters(
-            offered=self._offered,
-            written=self._written,
-            duplicates=self._duplicates,
-            dropped=self._dropped + self._refused,
-            conflated=self._mailbox.conflated,
-            pending=self._pending,
-            blocked=self._mailbox.blocked,
-            blocked_ns=self._mailbox.blocked_ns,
-        )
+        box = self._mailbox
+        with box.lock:
+            return SinkCounters(
+                offered=box.offered,
+                written=self._written,
+                duplicates=self._duplicates,
+                dropped=self._dropped + box.refused,
+                conflated=box.conflated,
+                pending=len(box) + box.taken,
+                blocked=box.blocked,
+                blocked_ns=box.blocked_ns,
+            )
 
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
-
-    @property
-    def _pending(self) -> int:
-        return len(self._mailbox) + self._in_flight
-
-    @property
-    def _owed(self) -> int:
-        """Return what was taken and is not done: unlike ``_pending`` never 0 while a batch changes hands."""
-        done = self._refused + self._mailbox.conflated + self._written + self._duplicates + self._dropped
-        return self._offered - done
 
     def _may_wait(self) -> bool:
         return self.alive and not (self._lossy and self.degraded)
@@ -167,30 +173,32 @@ class ThreadedSink(Generic[T]):
                 delays = backoff(_FIRST_RETRY_S, self._retry_cap_s)
             else:
                 self._abandon.wait(next(delays))
-            if self._mailbox.closed and not self._pending:
+            if self._mailbox.closed and not self.counters.pending:
                 break
         self._writer.close()
 
     def step(self, timeout_s: float) -> bool:
         """Write one batch. False when the target was away: the batch is back in the mailbox."""
         batch = self._mailbox.take(timeout_s)
-        self._in_flight = len(batch)
+        self._writing_since = time.monotonic()
         try:
             done = self._writer.write(batch)
         except SinkUnavailable as error:
             self._mailbox.put_back(batch)
-            self._in_flight = 0
-            if not self.degraded:
+            if not self._fault:
                 log.warning("%s: degraded, keeps what it has and tries again: %s", self.name, error)
-            self.degraded = str(error)
+            self._fault = str(error)
             return False
-        self._written += done.written
-        self._duplicates += done.duplicates
-        self._dropped += done.dropped
-        self._in_flight = 0
-        if self.degraded:
+        finally:
+            self._writing_since = None
+        if self._fault:
             log.info("%s: works again", self.name)
-            self.degraded = ""
+            self._fault = ""
+        with self._mailbox.lock:
+            self._mailbox.taken -= len(batch)
+            self._written += done.written
+            self._duplicates += done.duplicates
+            self._dropped += done.dropped
         return True
 
 

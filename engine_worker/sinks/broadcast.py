@@ -1,7 +1,8 @@
 """The newest books to the web processes, over Redis. Floor 3.
 
 Each book is encoded once, kept under its key for those who join between two pushes, and sent to the group of its
-symbol. While Redis is away newer books replace older ones, and the newest goes out when it is back.
+symbol. While Redis is away newer books replace older ones, and the newest goes out when it is back. The keys live as
+long as the engine does: once a second each is renewed, and written again where Redis has lost it.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from orderbook.book.encoding import book_message
 from orderbook.book.snapshot import BookSnapshot
 from orderbook.live import (
     BOOK_KEY,
+    BOOK_TTL_S,
     ENGINE_STATUS_KEY,
     ENGINE_STATUS_TTL_S,
     FULL_BOOK_KEY,
@@ -38,18 +40,21 @@ _AWAY: Final = (redis.exceptions.RedisError, OSError, TimeoutError)
 
 
 class LiveBook(NamedTuple):
-    """A picture for the web: the top of a book for the sockets, or all of it for the full-book key."""
+    """A snapshot for the web: the top of a book for the sockets, or all of it for the full-book key."""
 
     snapshot: BookSnapshot
     complete: bool
 
     @property
-    def slot(self) -> tuple[str, bool]:
-        return self.snapshot.symbol, self.complete
+    def key(self) -> str:
+        """Where Redis keeps it."""
+        return (FULL_BOOK_KEY if self.complete else BOOK_KEY).format(symbol=self.snapshot.symbol)
 
 
 class BroadcastWriter:
     """One event loop, one channel layer and one Redis client, used by the thread that writes."""
+
+    target = "Redis"
 
     def __init__(self, redis_url: str, status: Callable[[], EngineStatus]) -> None:
         # Our caller retries with a newer book; the client's own retries would only hold an old one up.
@@ -63,9 +68,10 @@ class BroadcastWriter:
         self._layer = RedisPubSubChannelLayer(hosts=[{"address": redis_url, **options}])
         self._status = status
         self._status_due = 0.0
+        self._kept: dict[str, LiveBook] = {}  # key -> the newest book under it
 
     def write(self, batch: list[LiveBook]) -> Written:
-        """Publish a batch and, once a second, the status. Raises SinkUnavailable while Redis is away."""
+        """Publish a batch and, once a second, say that the engine lives. Raises SinkUnavailable while Redis is away."""
         try:
             self._loop.run_until_complete(self._publish(batch))
         except _AWAY as error:
@@ -77,34 +83,50 @@ class BroadcastWriter:
         self._loop.close()  # closes the layer's connections too
 
     async def _publish(self, batch: list[LiveBook]) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
-        messages = []
-        for snapshot, complete in batch:
-            message = message_of(snapshot)
-            if complete:
-                text = book_text(message, max(len(snapshot.bids), len(snapshot.asks)))
-                pipeline.set(FULL_BOOK_KEY.format(symbol=snapshot.symbol), text)
-            else:
-                pipeline.set(BOOK_KEY.format(symbol=snapshot.symbol), msgpack.packb(message))
-                messages.append(message)
-        status_due = time.monotonic() >= self._status_due
-        if status_due:
-            pipeline.set(ENGINE_STATUS_KEY, json.dumps(self._status()), ex=ENGINE_STATUS_TTL_S)
-        if len(pipeline):
-            await pipeline.execute()
-        if status_due:
+        messages = [(book, message_of(book.snapshot)) for book in batch]
+        await self._keep(messages)
+        if time.monotonic() >= self._status_due:
+            await self._live_on()
             self._status_due = time.monotonic() + STATUS_EVERY_S
         # Kept first, sent second: whoever subscribes and then reads the key misses nothing.
-        for message in messages:
-            await self._layer.group_send(group_name(message["symbol"]), message)
+        for book, message in messages:
+            if not book.complete:
+                await self._layer.group_send(group_name(message["symbol"]), message)
+
+    async def _keep(self, messages: list[tuple[LiveBook, BookMessage]]) -> None:
+        """Write books under their keys."""
+        if not messages:
+            return
+        pipeline = self._redis.pipeline(transaction=False)
+        for book, message in messages:
+            self._kept[book.key] = book
+            pipeline.set(book.key, _kept_form(book, message), ex=BOOK_TTL_S)
+        await pipeline.execute()
+
+    async def _live_on(self) -> None:
+        """Say that the engine lives: its status, and the life of every book. A Redis that was restarted has none."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.set(ENGINE_STATUS_KEY, json.dumps(self._status()), ex=ENGINE_STATUS_TTL_S)
+        for key in self._kept:
+            pipeline.expire(key, BOOK_TTL_S)
+        _, *renewed = await pipeline.execute()
+        lost = [book for book, is_there in zip(self._kept.values(), renewed, strict=True) if not is_there]
+        await self._keep([(book, message_of(book.snapshot)) for book in lost])
 
 
 class BroadcastSink(ThreadedSink[LiveBook]):
     """Keeps the newest of each book; never makes the feed wait."""
 
     def __init__(self, redis_url: str, status: Callable[[], EngineStatus]) -> None:
-        mailbox = LatestMailbox[LiveBook](lambda book: book.slot)
+        mailbox = LatestMailbox[LiveBook](lambda book: book.key)
         super().__init__("broadcast", mailbox, BroadcastWriter(redis_url, status), retry_cap_s=0.5)
+
+
+def _kept_form(book: LiveBook, message: BookMessage) -> bytes | str:
+    """Return what Redis keeps of a book: the message for the sockets, JSON text of a complete one."""
+    if not book.complete:
+        return bytes(msgpack.packb(message))
+    return book_text(message, max(len(book.snapshot.bids), len(book.snapshot.asks)))
 
 
 def message_of(snapshot: BookSnapshot) -> BookMessage:

@@ -16,10 +16,19 @@ from engine_worker.sinks.base import SinkUnavailable, ThreadedSink, Written
 from history.models import Instrument, Snapshot
 from orderbook.book.snapshot import BookSnapshot, Level
 
-QUEUE_SNAPSHOTS: Final = 10_000  # about 30 MB of pictures of 50 levels
+QUEUE_SNAPSHOTS: Final = 10_000  # about 30 MB of snapshots of 50 levels
 BATCH_SNAPSHOTS: Final = 2_000
 BATCH_AGE_S: Final = 0.2
-CONNECT_TIMEOUT_S: Final = 3
+# A server that vanished without a word is noticed after 5 + 3 * 3 s, also while it owes an answer.
+CONNECTION: Final[dict[str, Any]] = {
+    "connect_timeout": 3,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 14_000,  # ms: keepalives say nothing of bytes that were sent and not acknowledged
+    "application_name": "batonic-engine",
+}
 
 _TABLE: Final = Snapshot._meta.db_table
 _INSTRUMENTS: Final = Instrument._meta.db_table
@@ -47,6 +56,8 @@ log = logging.getLogger(__name__)
 class DatabaseWriter:
     """One connection, made when it is needed and made again when it was lost."""
 
+    target = "PostgreSQL"
+
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
         self._connection: psycopg.Connection[Any] | None = None
@@ -56,10 +67,16 @@ class DatabaseWriter:
     def write(self, batch: list[BookSnapshot]) -> Written:
         """Store a batch, all of it or nothing. Raises SinkUnavailable when the server is away or refuses."""
         storable = [snapshot for snapshot in batch if _fits(snapshot)]
-        if len(storable) < len(batch):
-            log.error("database: %d snapshots hold times or names that no row can", len(batch) - len(storable))
+        refused = [snapshot for snapshot in batch if not _fits(snapshot)]
         stored = self._store(storable) if storable else 0
-        return Written(stored, len(storable) - stored, len(batch) - len(storable))
+        if refused:  # said once they cost nothing more: a batch that is tried again says it once
+            first = refused[0]
+            log.error(
+                "database: refused %d snapshots whose times, sequence or name no row can hold; "
+                "the first is %.80r, sequence %d, ts_event %d",
+                len(refused), first.symbol, first.sequence, first.ts_event,
+            )  # fmt: skip
+        return Written(stored, len(storable) - stored, len(refused))
 
     def close(self) -> None:
         if self._connection is not None:
@@ -86,17 +103,12 @@ class DatabaseWriter:
 
     def _connect(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(
-                self._conninfo,
-                autocommit=True,
-                connect_timeout=CONNECT_TIMEOUT_S,
-                application_name="batonic-engine",
-            )
+            self._connection = psycopg.connect(self._conninfo, autocommit=True, **CONNECTION)
         return self._connection
 
     def _introduce(self, connection: psycopg.Connection[Any], batch: list[BookSnapshot]) -> None:
-        """Make a row for each symbol seen the first time, and correct the grid of those that are ours."""
-        for symbol, newest in {snapshot.symbol: snapshot for snapshot in batch}.items():
+        """Make a row for each symbol once its tick is known, and correct the grid of those that are ours."""
+        for symbol, newest in {snapshot.symbol: snapshot for snapshot in batch if snapshot.tick}.items():
             if symbol not in self._ticks:
                 values = (symbol, newest.key.instrument_id, newest.key.publisher_id, newest.tick)
                 inserted = connection.execute(_INTRODUCE, values).rowcount
@@ -137,5 +149,5 @@ def _side(best: Level | None) -> tuple[int | None, int, int]:
 
 
 def _fits(snapshot: BookSnapshot) -> bool:
-    times_fit = snapshot.ts_event < _BIGINT_END and snapshot.ts_recv < _BIGINT_END
-    return times_fit and len(snapshot.symbol) <= _SYMBOL_CHARACTERS and "\0" not in snapshot.symbol
+    numbers_fit = max(snapshot.ts_event, snapshot.ts_recv, snapshot.sequence) < _BIGINT_END
+    return numbers_fit and len(snapshot.symbol) <= _SYMBOL_CHARACTERS and "\0" not in snapshot.symbol

@@ -1,5 +1,6 @@
-"""Snapshots into the feed file: one JSON line each, appended, whole lines only. Floor 3."""
+"""Snapshots into the feed file: one JSON line each, appended, whole lines only, by one engine. Floor 3."""
 
+import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -17,16 +18,20 @@ _TAIL_BYTES: Final = 1 << 20
 
 
 class JsonlWriter:
-    """An append-only file. A write that fails is taken back to the last whole line, and the batch is kept."""
+    """An append-only file. A write that fails is taken back to the last whole line, and the batch is kept.
+
+    The file is locked while it is open, or two engines would cut off each other's lines.
+    """
 
     def __init__(self, path: Path, depth: int) -> None:
+        self.target = str(path)
         self._path = path
         self._depth = depth
         self._file = -1
         self._whole = 0  # bytes up to the end of the last whole line
 
     def write(self, batch: list[BookSnapshot]) -> Written:
-        """Append a batch. Raises SinkUnavailable when the disk or the folder refuses it."""
+        """Append a batch. Raises SinkUnavailable when the disk, the folder or another engine refuses it."""
         if not batch:
             return Written(0)
         text = "".join(f"{book_json(snapshot, self._depth)}\n" for snapshot in batch).encode()
@@ -53,7 +58,7 @@ class JsonlWriter:
                 pass
             self.close()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._file = _locked(self._path)
         self._whole = _end_of_last_line(self._file)
         os.ftruncate(self._file, self._whole)  # a line that a killed process left unfinished
 
@@ -75,6 +80,19 @@ def jsonl_sink(path: Path, depth: int) -> ThreadedSink[BookSnapshot]:
     """Return the sink that waits for the disk while it can: with the disk full and its queue full it drops, counted."""
     mailbox = FifoMailbox[BookSnapshot](QUEUE_SNAPSHOTS, BATCH_SNAPSHOTS, BATCH_AGE_S)
     return ThreadedSink("jsonl", mailbox, JsonlWriter(path, depth), lossy_when_degraded=True)
+
+
+def _locked(path: Path) -> int:
+    """Open a file that nobody else has locked. Raises OSError, SinkUnavailable when somebody has."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(file)
+        if isinstance(error, BlockingIOError):
+            raise SinkUnavailable(f"{path}: another engine is writing to this file") from error
+        raise
+    return file
 
 
 def _end_of_last_line(file: int) -> int:

@@ -18,7 +18,7 @@ from orderbook.book.mbo import MBO, MBO_LENGTH, MBO_RTYPE, UNDEF_PRICE, Action, 
 from orderbook.book.price import SCALE
 from orderbook.book.reference import ReferenceBook
 from orderbook.book.snapshot import BookSnapshot
-from replay.feed.dbn_codec import encode_metadata
+from replay.feed.dbn_metadata import encode_metadata
 
 TICK = SCALE // 100
 START_NS = 1_758_742_200_000_000_000
@@ -73,10 +73,10 @@ def blank(count: int, instrument_id: int = 7, publisher_id: int = 1) -> MboArray
     return records
 
 
-def clear(flags: int = Flags.LAST, instrument_id: int = 7, publisher_id: int = 1) -> MboArray:
-    """Return one clear."""
+def clear(flags: int = Flags.LAST, instrument_id: int = 7, publisher_id: int = 1, sequence: int = 0) -> MboArray:
+    """Return one clear; without a sequence it is what a streamer puts in."""
     record = blank(1, instrument_id, publisher_id)
-    record["action"], record["flags"] = Action.CLEAR, flags
+    record["action"], record["flags"], record["sequence"] = Action.CLEAR, flags, sequence
     return record
 
 
@@ -122,7 +122,7 @@ def config(folder: Path, **changes: Any) -> EngineConfig:
         "host": "127.0.0.1", "port": 1, "framing": "dbn", "symbol": "CLX5", "book": "kernel", "depth": 10,
         "snapshot_every": 100, "max_msgs": -1, "push_ms": 20, "feed_enabled": True,
         "feed_path": folder / "snapshots_feed.jsonl", "bench_log_path": folder / "benchmarks.jsonl",
-        "final_book_folder": folder / "final_books", "tick_sizes": {}, "pg_conninfo": "", "redis_url": "",
+        "final_book_folder": folder / "final_books", "registered": {}, "pg_conninfo": "", "redis_url": "",
     }  # fmt: skip
     return EngineConfig(**(values | changes))
 
@@ -174,7 +174,7 @@ class Desk:
 
     @property
     def books(self) -> list[BookSnapshot]:
-        """The pushed pictures, the complete ones left out."""
+        """The pushed snapshots, the complete ones left out."""
         return [book.snapshot for book in self.live if not book.complete]
 
     @property

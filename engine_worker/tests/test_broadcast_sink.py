@@ -18,6 +18,7 @@ from engine_worker.tests.proxy import TcpProxy
 from orderbook.book.mbo import Side
 from orderbook.live import (
     BOOK_KEY,
+    BOOK_TTL_S,
     ENGINE_STATUS_KEY,
     FULL_BOOK_KEY,
     BookMessage,
@@ -104,6 +105,50 @@ def test_the_status_is_there_while_the_engine_is(redis_client: redis.Redis) -> N
     writer.write([])
     assert redis_client.get(ENGINE_STATUS_KEY) is None  # not before a second has passed
     writer.close()
+
+
+def test_the_books_live_as_long_as_the_engine_however_idle_it_is(
+    redis_client: redis.Redis, live: list[LiveBook]
+) -> None:
+    books = newest_of(live)
+    writer = BroadcastWriter(settings.REDIS_URL, status)
+    writer.write(books)
+    assert {redis_client.ttl(book.key) for book in books} <= {BOOK_TTL_S - 1, BOOK_TTL_S}
+    for book in books:
+        redis_client.expire(book.key, 3)
+    a_second_later(writer)
+    writer.write([])
+    assert {redis_client.ttl(book.key) for book in books} <= {BOOK_TTL_S - 1, BOOK_TTL_S}
+    writer.close()
+
+
+def test_books_that_redis_lost_are_written_again_in_their_newest_form(
+    redis_client: redis.Redis, live: list[LiveBook]
+) -> None:
+    books = newest_of(live)
+    writer = BroadcastWriter(settings.REDIS_URL, status)
+    writer.write(live[:2])
+    writer.write(books)
+    before = {book.key: redis_client.get(book.key) for book in books}
+    assert None not in before.values()
+    redis_client.flushdb()
+    writer.write([])
+    assert redis_client.keys() == []  # not before a second has passed
+    a_second_later(writer)
+    writer.write([])
+    assert {book.key: redis_client.get(book.key) for book in books} == before
+    assert all(redis_client.ttl(book.key) > 0 for book in books)
+    writer.close()
+
+
+def newest_of(live: list[LiveBook]) -> list[LiveBook]:
+    """Return the newest book of each key."""
+    return list({book.key: book for book in live}.values())
+
+
+def a_second_later(writer: BroadcastWriter) -> None:
+    """Let the next write find the status due."""
+    writer._status_due = 0
 
 
 def test_redis_away_is_said(free_port: Callable[[], int], live: list[LiveBook]) -> None:

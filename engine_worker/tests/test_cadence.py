@@ -1,4 +1,4 @@
-"""Where pictures fall in the records of one book."""
+"""Where snapshots fall in the records of one book."""
 
 import numpy as np
 import pytest
@@ -29,11 +29,11 @@ def test_every_event_end_is_a_cut_when_every_record_is_asked_for() -> None:
     assert Cadence(1).cuts(with_ends([True, False, True, True])) == [1, 3, 4]
 
 
-def test_a_picture_that_is_due_in_mid_event_waits_for_its_end() -> None:
+def test_a_snapshot_that_is_due_in_mid_event_waits_for_its_end() -> None:
     assert Cadence(2).cuts(with_ends([True, False, False, True, True, True])) == [4, 6]
 
 
-def test_a_due_picture_is_not_forgotten_between_two_batches() -> None:
+def test_a_due_snapshot_is_not_forgotten_between_two_batches() -> None:
     cadence = Cadence(3)
     assert cadence.cuts(with_ends([False] * 5)) == []
     assert cadence.cuts(with_ends([False, True])) == [2]
@@ -48,7 +48,7 @@ def test_clears_and_pictured_orders_do_not_count() -> None:
     assert cadence.cuts(with_ends([True, True, True])) == [2]
 
 
-def test_a_stream_without_event_ends_has_no_pictures() -> None:
+def test_a_stream_without_event_ends_has_no_snapshots() -> None:
     assert Cadence(1).cuts(with_ends([False] * 10)) == []
 
 
@@ -77,8 +77,8 @@ def test_the_cuts_do_not_depend_on_how_the_stream_is_cut_into_batches(
         previous = cut
 
 
-def test_the_count_goes_on_from_a_picture_as_it_did_from_the_start() -> None:
-    """What lets an engine that restarts behind its last stored picture store the same ones."""
+def test_the_count_goes_on_from_a_snapshot_as_it_did_from_the_start() -> None:
+    """What lets an engine that restarts behind its last stored snapshot store the same ones."""
     records = session(3000)
     cuts = Cadence(50).cuts(records)
     rest = Cadence(50).cuts(records[cuts[9] :])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine_worker.naming import Registered
 from engine_worker.tests.builders import (
     TICK,
     Desk,
@@ -18,8 +19,10 @@ from engine_worker.tests.builders import (
     rows,
     session,
 )  # fmt: skip
+from orderbook.book.encoding import book_json
 from orderbook.book.market import BookKind
-from orderbook.book.mbo import Flags, MboArray, Side
+from orderbook.book.mbo import Action, BookKey, Flags, MboArray, Side
+from orderbook.book.price import SCALE
 from orderbook.book.snapshot import BookState
 
 NOTHING = blank(0)
@@ -120,7 +123,7 @@ def test_a_book_that_ends_empty_does_not_replace_a_final_book(tmp_path: Path) ->
     desk.engine.end()
     before = final_book(tmp_path)
     desk.connect()
-    desk.feed(session(500), clear())
+    desk.feed(session(500), clear(sequence=501))
     desk.engine.end()
     assert len(benchmarks(tmp_path)) == 2
     assert desk.snapshots[-1].state is BookState.EMPTY
@@ -251,13 +254,38 @@ def test_complete_books_go_out_once_a_second_and_at_the_end(tmp_path: Path) -> N
     assert complete[-1].bids.tolist() == reference_book(records).levels(Side.BID).tolist()
 
 
-def test_two_publishers_of_one_symbol_have_two_names_in_stream_order(tmp_path: Path) -> None:
-    second, first = session(500, publisher_id=1), session(500, seed=2, publisher_id=2)
-    second["ts_event"] += 1
-    desk = Desk(tmp_path)
-    desk.feed(interleaved(first, second))
-    names = {s.key.publisher_id: s.symbol for s in desk.snapshots}
-    assert names == {2: "CLX5", 1: "CLX5.1"}
+@pytest.mark.parametrize("symbols", [{7: "CLX5"}, {}])
+@pytest.mark.parametrize("first", [1, 2])
+def test_the_registered_publisher_has_the_bare_symbol_whoever_comes_first(
+    tmp_path: Path, symbols: dict[int, str], first: int
+) -> None:
+    sessions = [session(500, publisher_id=publisher_id) for publisher_id in (first, 3 - first)]
+    desk = Desk(tmp_path, symbols, symbol="CLX5", registered={"CLX5": Registered(BookKey(2, 7), TICK)})
+    desk.feed(*sessions)
+    assert {(s.key.publisher_id, s.symbol) for s in desk.snapshots} == {(2, "CLX5"), (1, "CLX5.1")}
+
+
+@pytest.mark.parametrize("symbols", [{7: "CLX5"}, {}])
+def test_where_nothing_is_registered_the_first_to_come_keeps_the_bare_symbol_in_later_connections(
+    tmp_path: Path, symbols: dict[int, str]
+) -> None:
+    desk = Desk(tmp_path, symbols)
+    desk.feed(session(300, publisher_id=2), session(300, publisher_id=1))
+    desk.connect(symbols)
+    desk.feed(session(300, publisher_id=1), session(300, publisher_id=2))
+    assert {(s.key.publisher_id, s.symbol) for s in desk.snapshots} == {(2, "CLX5"), (1, "CLX5.1")}
+
+
+def test_the_registered_instrument_has_the_default_symbol_whichever_nameless_one_comes_first(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, symbols={}, symbol="GCZ5", registered={"GCZ5": Registered(BookKey(1, 8), TICK)})
+    desk.feed(session(300), session(300, instrument_id=8))
+    assert {(s.key.instrument_id, s.symbol) for s in desk.snapshots} == {(7, "7"), (8, "GCZ5")}
+
+
+def test_two_instruments_that_the_feed_calls_the_same_are_told_apart(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, symbols={7: "CLX5", 8: "CLX5"})
+    desk.feed(session(300), session(300, instrument_id=8))
+    assert {(s.key.instrument_id, s.symbol) for s in desk.snapshots} == {(7, "CLX5"), (8, "CLX5.8")}
 
 
 def test_an_instrument_without_a_name_gets_the_default_symbol_and_the_next_one_its_number(tmp_path: Path) -> None:
@@ -267,11 +295,23 @@ def test_an_instrument_without_a_name_gets_the_default_symbol_and_the_next_one_i
 
 
 def test_a_known_tick_is_kept_and_an_unknown_one_is_found_in_the_book(tmp_path: Path) -> None:
-    known, unknown = Desk(tmp_path, tick_sizes={"CLX5": 5}), Desk(tmp_path)
+    known, unknown = Desk(tmp_path, registered={"CLX5": Registered(BookKey(1, 7), 5)}), Desk(tmp_path)
     known.feed(session(500))
     unknown.feed(session(500))
     assert {s.tick for s in known.snapshots} == {5}
     assert {s.tick for s in unknown.snapshots} == {TICK}
+
+
+def test_a_price_of_zero_tells_no_tick_and_spoils_none(tmp_path: Path) -> None:
+    records = session(3)
+    records["flags"], records["action"], records["side"] = Flags.LAST, Action.ADD, Side.BID
+    records["price"] = [0, 5 * SCALE, -10 * SCALE]
+    desk = Desk(tmp_path, snapshot_every=1, push_ms=1)
+    desk.feed(*(records[i : i + 1] for i in range(3)), wait_ms=2)
+    desk.engine.end()
+    assert [s.tick for s in desk.snapshots] == [0, 5 * SCALE, 5 * SCALE]
+    assert '"decimals":9,"tick":0.000000001' in book_json(desk.snapshots[0], 10)
+    assert '"bids":[[5,' in book_json(desk.snapshots[1], 10)
 
 
 def test_a_new_connection_starts_with_empty_books(tmp_path: Path) -> None:
@@ -303,3 +343,160 @@ def test_a_replay_stopped_in_mid_event_is_not_shown_half(tmp_path: Path) -> None
     desk.engine.end()
     assert desk.snapshots == []
     assert benchmarks(tmp_path)[0]["processed"] == 500
+
+
+def stopped_desk(folder: Path, limit: int = 1000) -> Desk:
+    """Return a desk whose replay of 2000 records stopped at MAX_MSGS, and has ended."""
+    desk = Desk(folder, max_msgs=limit)
+    desk.feed(*pieces(ended_events(2000), 1))
+    desk.engine.end()
+    return desk
+
+
+def ended_events(records: int, **of: int) -> MboArray:
+    """Return a session in which every record ends its event."""
+    found = session(records, **of)
+    found["flags"] = Flags.LAST
+    return found
+
+
+def test_a_picture_behind_a_run_that_stopped_at_the_limit_shows_nothing(tmp_path: Path) -> None:
+    desk = stopped_desk(tmp_path)
+    shown = len(desk.live)
+    for _ in range(2):
+        desk.connect()
+        desk.feed(*pieces(picture_of(ended_events(2000)), 2), *[NOTHING] * 3, wait_ms=2000)
+        assert desk.engine.wait_s() == 0.2
+        desk.engine.end()
+    assert len(desk.live) == shown
+    assert desk.engine.pusher.newest["CLX5"] is desk.books[-1]
+    assert (desk.books[-1].records, desk.engine.shown.records) == (1000, 1000)
+    assert len(benchmarks(tmp_path)) == 1
+
+
+def test_the_replay_after_one_that_stopped_at_the_limit_starts_afresh(tmp_path: Path) -> None:
+    desk, other = stopped_desk(tmp_path), ended_events(1500, seed=4)
+    before = desk.books[-1].run_id
+    desk.connect()
+    desk.feed(picture_of(ended_events(2000)), clear(), other)
+    desk.engine.end()
+    assert (desk.books[-1].records, [line["processed"] for line in benchmarks(tmp_path)]) == (1000, [1000, 1000])
+    assert desk.books[-1].run_id != before
+    assert desk.books[-1].bids.tolist() == reference_book(other[:1000]).levels(Side.BID).tolist()
+
+
+@pytest.mark.parametrize("cleared", [(7, 8), (8, 7)])
+def test_a_new_replay_is_known_whichever_of_the_pictured_books_it_clears_first(
+    tmp_path: Path, cleared: tuple[int, int]
+) -> None:
+    pictures = [picture_of(ended_events(500)), picture_of(ended_events(500, instrument_id=8))]
+    other = ended_events(50, seed=4)
+    desk = stopped_desk(tmp_path, 10)
+    desk.connect()
+    desk.feed(np.concatenate(pictures), *(clear(instrument_id=number) for number in cleared), other)
+    assert [line["processed"] for line in benchmarks(tmp_path)] == [10, 10]
+    assert desk.books[-1].bids.tolist() == reference_book(other[:10]).levels(Side.BID).tolist()
+
+
+def test_a_stopped_replay_whose_connection_broke_off_stays_stopped_in_the_next(tmp_path: Path) -> None:
+    records = ended_events(2000)
+    desk = Desk(tmp_path, max_msgs=1000)
+    desk.feed(records[:1200])
+    shown = len(desk.live)
+    desk.connect()
+    desk.feed(picture_of(records[:1300]), records[1300:])
+    desk.engine.end()
+    assert (len(desk.live), len(benchmarks(tmp_path)), desk.engine.counters.runs) == (shown, 1, 1)
+    counters = desk.engine.counters
+    assert counters.received == counters.applied + counters.ignored
+
+
+def test_a_replay_joined_late_after_one_that_stopped_and_ended_is_another_one(tmp_path: Path) -> None:
+    records = ended_events(800, seed=4)
+    desk = stopped_desk(tmp_path)
+    desk.connect()
+    desk.feed(picture_of(records[:300]), records[300:])
+    desk.engine.end()
+    assert desk.books[-1].bids.tolist() == reference_book(records).levels(Side.BID).tolist()
+
+
+def test_a_restarted_engine_with_a_limit_shows_the_picture_that_it_joins_with(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, max_msgs=1000)
+    desk.feed(picture_of(ended_events(500)))
+    assert desk.books[-1].bids.tolist() == reference_book(ended_events(500)).levels(Side.BID).tolist()
+
+
+def test_the_picture_of_what_is_shown_is_not_pushed_again(tmp_path: Path) -> None:
+    one, other = ended_events(500), ended_events(500, seed=2, instrument_id=8)
+    desk = Desk(tmp_path)
+    desk.feed(interleaved(one, other))
+    desk.engine.end()
+    shown, run_id = len(desk.live), desk.books[-1].run_id
+    desk.connect()
+    desk.feed(*pieces(np.concatenate((picture_of(one), picture_of(other))), 1))
+    desk.engine.end()
+    assert len(desk.live) == shown
+    assert {s.symbol: (s.run_id, s.records) for s in desk.engine.pusher.newest.values()} == {
+        "CLX5": (run_id, 500),
+        "ESZ5": (run_id, 500),
+    }
+
+
+def test_of_a_picture_only_the_books_that_changed_meanwhile_are_pushed(tmp_path: Path) -> None:
+    one, other = ended_events(600), ended_events(500, seed=2, instrument_id=8)
+    desk = Desk(tmp_path)
+    desk.feed(interleaved(one[:500], other))
+    desk.engine.end()
+    shown = len(desk.live)
+    desk.connect()
+    desk.feed(np.concatenate((picture_of(one), picture_of(other))))
+    assert [(book.snapshot.symbol, book.complete) for book in desk.live[shown:]] == [("CLX5", False), ("CLX5", True)]
+    assert set(desk.engine.pusher.newest) == {"CLX5", "ESZ5"}
+
+
+@pytest.mark.parametrize("limit", [-1, 0])
+def test_a_run_without_applied_records_leaves_no_line_and_no_final_book(tmp_path: Path, limit: int) -> None:
+    desk = Desk(tmp_path, max_msgs=limit)
+    desk.feed(picture_of(session(300)), clear())
+    desk.engine.end()
+    assert (desk.engine.counters.runs, benchmarks(tmp_path)) == (1, [])
+    assert not (tmp_path / "final_books").exists()
+    assert desk.engine.fault == ""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_clears_between_the_rounds_of_a_loop_are_applied_but_no_records(tmp_path: Path, seed: int) -> None:
+    one, other = ended_events(330), ended_events(330, seed=2, instrument_id=8)
+    between = np.concatenate((clear(), clear(instrument_id=8)))
+    between["ts_event"] = one["ts_event"][0]
+    desk = Desk(tmp_path)
+    desk.feed(*pieces(np.concatenate((interleaved(one, other), between, one[:40])), seed))
+    desk.engine.end()
+    assert benchmarks(tmp_path)[0]["processed"] == 330 + 330 + 40
+    assert desk.engine.counters.applied == desk.engine.counters.received
+    assert {s.state for s in desk.snapshots} == {BookState.OK}
+    assert [(s.symbol, s.records) for s in desk.snapshots if s.records > 300] == [("CLX5", 370)]
+    shown = {s.symbol: s for s in desk.books}
+    assert shown["ESZ5"].state is BookState.EMPTY
+    assert shown["CLX5"].bids.tolist() == reference_book(one[:40]).levels(Side.BID).tolist()
+
+
+def test_the_clears_of_a_recording_count_in_every_round(tmp_path: Path) -> None:
+    recording = np.concatenate((clear(), ended_events(100), clear(sequence=101), ended_events(50, seed=3)))
+    desk = Desk(tmp_path)
+    desk.feed(recording, clear(), recording, clear(), recording)
+    desk.engine.end()
+    assert benchmarks(tmp_path)[0]["processed"] == 3 * len(recording)
+
+
+def test_the_clear_of_a_round_beyond_the_limit_is_ignored_and_within_it_takes_no_room(tmp_path: Path) -> None:
+    records = ended_events(500)
+    for limit, applied in ((500, 500), (600, 601)):
+        desk = Desk(tmp_path / str(limit), max_msgs=limit)
+        desk.feed(np.concatenate((records, clear(), records)))
+        desk.engine.end()
+        counters = desk.engine.counters
+        assert (counters.received, counters.applied, counters.ignored) == (1001, applied, 1001 - applied)
+        assert desk.books[-1].records == limit
+        expected = reference_book(records[: limit % 500 or 500]).levels(Side.BID)
+        assert [level["px"] for level in final_book(tmp_path / str(limit))["bids"]] == expected[:, 0].tolist()

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import databento_dbn as dbn
 import numpy as np
 import pytest
 
 from engine_worker.engine import Engine
 from engine_worker.feed_client import Connection, FeedClient, FeedInterrupted, decoder_factory
 from engine_worker.tests.builders import (
+    START_NS,
     Desk,
     FeedServer,
     csv_bytes,
@@ -155,6 +157,36 @@ def test_lines_that_are_no_records_are_rejected_and_counted(tmp_path: Path, wait
         thread.join(5)
     counters = desk.engine.counters
     assert (counters.received, counters.applied, counters.rejected, counters.ignored) == (1001, 1000, 1, 0)
+
+
+def test_what_the_feed_says_of_itself_is_logged_once_each_and_counted(
+    tmp_path: Path, wait_for: Callable[..., object], caplog: pytest.LogCaptureFixture
+) -> None:
+    records = session(1000)
+    said = bytes(dbn.SystemMsg(START_NS, "half way")), bytes(dbn.ErrorMsg(START_NS, "the end is near"))
+    stream = dbn_bytes(records[:500]) + said[0] + records[500:].tobytes() + said[1] + b"no record"
+    desk = Desk(tmp_path)
+    with caplog.at_level("INFO"), FeedServer(send_and_end(stream)) as server:
+        thread, stop = run_in_thread(desk.engine, server)
+        wait_for(lambda: desk.engine.counters.interruptions)
+        stop.set()
+        thread.join(5)
+    found = [(record.levelname, record.args[0]) for record in caplog.records if "the feed says" in record.msg]  # type: ignore[index]
+    assert found == [("INFO", "half way"), ("WARNING", "the end is near")]
+    counters = desk.engine.counters
+    assert (counters.notices, counters.rejected) == (2, 0)
+
+
+def test_more_notices_than_are_kept_are_counted_all(caplog: pytest.LogCaptureFixture) -> None:
+    said = b"".join(bytes(dbn.SystemMsg(START_NS, f"message {number}")) for number in range(150))
+    with caplog.at_level("INFO"), FeedServer(send_and_end(dbn_bytes(session(1)) + said)) as server:
+        connection = connected(server)
+        count = 0
+        while connection.receive(5) is not None:
+            count += connection.notices
+        connection.close()
+    assert count == 150
+    assert "message 149" in caplog.text
 
 
 def test_an_interrupted_replay_goes_on_with_the_picture_of_the_next_connection(

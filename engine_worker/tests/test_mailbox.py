@@ -71,13 +71,24 @@ def test_what_is_put_back_comes_first_even_into_a_full_queue() -> None:
     assert [box.take(0), box.take(0)] == [[1, 2], [3, 4]]
 
 
-def test_a_batch_that_is_not_full_waits_for_its_age_only() -> None:
-    box = FifoMailbox[int](10, batch=10, age_s=0.05)
+def test_a_batch_that_is_not_full_is_given_once_its_age_has_come() -> None:
+    box = FifoMailbox[int](10, batch=10, age_s=0.03)
     box.offer(1, never)
-    later = threading.Timer(0.01, box.offer, (2, never))
-    later.start()
-    assert box.take(5) == [1, 2]
-    later.join()
+    begun = time.monotonic()
+    assert box.take(60) == [1]
+    assert 0.03 <= time.monotonic() - begun < 60
+
+
+def test_a_batch_that_is_full_does_not_wait_for_its_age() -> None:
+    box = FifoMailbox[int](10, batch=3, age_s=60)
+    box.offer(1, never)
+    batches: list[list[int]] = []
+    taker = threading.Thread(target=lambda: batches.append(box.take(60)))
+    taker.start()
+    box.offer(2, never)
+    box.offer(3, never)
+    taker.join(30)
+    assert batches == [[1, 2, 3]]
 
 
 def test_the_slots_keep_the_newest_of_each_key_and_count_the_rest() -> None:

@@ -6,11 +6,12 @@ import pytest
 from pytest_django import Settings
 
 from engine_worker.config import engine_config
+from engine_worker.naming import Registered
 from engine_worker.status import StatusReader, status_line
 from engine_worker.tests.builders import Desk, blank, clear, reference_book, session
-from engine_worker.worker import warm_up
+from engine_worker.threads import warm_up
 from history.models import Instrument
-from orderbook.book.mbo import Side
+from orderbook.book.mbo import BookKey, Side
 
 
 def test_the_status_counts_the_run_and_shows_the_best_prices(tmp_path: Path) -> None:
@@ -74,7 +75,8 @@ def test_the_configuration_comes_from_the_settings_and_the_known_instruments(set
     settings.FEED_FRAMING = "dbn"
     Instrument.objects.create(symbol="CLX5", instrument_id=7, publisher_id=1, tick_size=10_000_000)
     config = engine_config()
-    assert (config.depth, config.framing, config.tick_sizes) == (17, "dbn", {"CLX5": 10_000_000})
+    assert (config.depth, config.framing) == (17, "dbn")
+    assert config.registered == {"CLX5": Registered(BookKey(1, 7), 10_000_000)}
     with pytest.raises(AttributeError):
         config.depth = 1  # type: ignore[misc]
 

@@ -94,7 +94,7 @@ def test_range(api: Client) -> None:
     answer = api.get("/api/range", {"symbol": "CLX5"}).json()
     assert answer == {
         "start_ts": "2025-09-24T19:30:00.000000+00:00",
-        "end_ts": "2025-09-24T19:31:00.000000+00:00",
+        "end_ts": "2025-09-24T19:31:00.000001+00:00",  # rounded up, so that a query to there has the last row
         "rows": 3,
         "start_ts_ns": str(TS),
         "end_ts_ns": str(TS + 60 * SECOND + 1),

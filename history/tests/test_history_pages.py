@@ -11,7 +11,7 @@ from django.contrib.auth import get_user_model
 from django.test import AsyncClient, Client
 from django.urls import reverse
 
-from history import picture
+from history import page_charts
 from history.tests.rows import CENT, instrument, snapshot, store
 from history.views import RAW_ROWS
 
@@ -75,7 +75,7 @@ def test_a_side_that_is_always_empty_leaves_its_charts_in_words(pages: Client) -
 
 
 def test_a_long_range_says_how_much_it_shows(pages: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture, "MOST_ROWS", 10)
+    monkeypatch.setattr(page_charts, "MOST_ROWS", 10)
     instrument()
     store(*(snapshot(index) for index in range(25)))
     assert "The charts show the first 10" in html(pages)
@@ -147,6 +147,13 @@ def test_a_file_name_holds_no_hostile_letters() -> None:
     assert disposition == 'attachment; filename="a____X____history.csv"'
 
 
+@pytest.mark.parametrize("symbol", ["CLX5\0", "X" * 72, ""])
+def test_auto_fill_of_no_symbol_at_all_falls_back_to_the_usual_one(pages: Client, symbol: str) -> None:
+    store(snapshot(0))
+    answer = pages.get(reverse("history"), {"fill": "1", "symbol": symbol})
+    assert answer.status_code == 302 and "symbol=CLX5" in answer.url
+
+
 def test_a_download_with_a_wrong_range_is_refused(pages: Client) -> None:
     answer = pages.get(reverse("history-csv"), RANGE | {"end": "never"})
     assert answer.status_code == 400
@@ -160,7 +167,7 @@ def test_admin_shows_snapshots_readably_and_cannot_change_them(pages: Client) ->
     assert "2025-09-24T19:30:02.000000000Z" in page and "64.84" in page
     assert page.count('class="field-time"') + page.count("field-time nowrap") >= 3
     assert pages.get(reverse("admin:history_snapshot_add")).status_code == 403
-    row = reverse("admin:history_snapshot_change", args=[picture.queries.Snapshot.objects.latest("id").pk])
+    row = reverse("admin:history_snapshot_change", args=[page_charts.queries.Snapshot.objects.latest("id").pk])
     assert "ESZ5" in pages.get(row).content.decode()
     assert pages.post(row, {}).status_code == 403
 

@@ -7,7 +7,7 @@ times and sequences become strings, because a JSON number loses digits beyond 2*
 import json
 from typing import NamedTuple
 
-from orderbook.book.price import SCALE_DIGITS, decimals_of, format_price, format_units
+from orderbook.book.price import SCALE_DIGITS, format_price, format_units
 from orderbook.book.snapshot import Bbo, BookSnapshot, Level, Levels, book_state
 from orderbook.book.timestamp import format_iso_us, format_ns
 
@@ -36,13 +36,13 @@ def book_head(snapshot: BookSnapshot, decimals: int) -> str:
         f'{{"type":"book","symbol":{json.dumps(snapshot.symbol)},"ts":"{format_ns(snapshot.ts_event)}",'
         f'"ts_ns":"{snapshot.ts_event}","ts_recv_ns":"{snapshot.ts_recv}","sequence":"{snapshot.sequence}",'
         f'"run_id":{json.dumps(snapshot.run_id)},"seq":{snapshot.seq},"records":{snapshot.records},'
-        f'"state":"{snapshot.state}","decimals":{decimals},"tick":{format_price(snapshot.tick, decimals)}'
+        f'"state":"{snapshot.state}","decimals":{decimals},"tick":{format_price(snapshot.tick or 1, decimals)}'
     )
 
 
 def book_message(snapshot: BookSnapshot) -> BookParts:
     """Write a book once for every depth that may be asked for."""
-    decimals = decimals_of(snapshot.tick)
+    decimals = snapshot.decimals
     return BookParts(
         book_head(snapshot, decimals),
         encode_levels(snapshot.bids, decimals),
@@ -52,7 +52,7 @@ def book_message(snapshot: BookSnapshot) -> BookParts:
 
 def book_json(snapshot: BookSnapshot, depth: int) -> str:
     """Write the top ``depth`` levels of a book as one line, without the newline: what the feed file holds."""
-    decimals = decimals_of(snapshot.tick)
+    decimals = snapshot.decimals
     bids = ",".join(encode_levels(snapshot.bids[:depth], decimals))
     asks = ",".join(encode_levels(snapshot.asks[:depth], decimals))
     return f'{book_head(snapshot, decimals)},"depth":{depth},"bids":[{bids}],"asks":[{asks}]}}'

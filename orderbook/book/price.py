@@ -48,7 +48,7 @@ def parse_price(text: str) -> int:
 def format_price(price: int, decimals: int) -> str:
     """Write a price with ``decimals`` digits after the point, and with more only where fewer would lie.
 
-    Remembered, because the same few prices are written in every picture of a book (0.5 us against 0.06 us).
+    Remembered, because the same few prices are written in every snapshot of a book (0.5 us against 0.06 us).
 
     >>> format_price(64830000000, 2), format_price(-5000000, 2), format_price(65 * SCALE, 0)
     ('64.83', '-0.005', '65')
@@ -89,10 +89,10 @@ def decimals_of(tick: int) -> int:
 def infer_tick(prices: npt.NDArray[np.int64]) -> int:
     """Return the widest grid that holds every price: their greatest common divisor.
 
-    Undefined and zero prices say nothing; 1 when no other is left. Cost: O(n).
+    Undefined and zero prices tell nothing; 0 when there is no other. Cost: O(n).
 
-    >>> infer_tick(np.array([64_830_000_000, 64_850_000_000, 0, UNDEF_PRICE]))
-    10000000
+    >>> infer_tick(np.array([64_830_000_000, 64_850_000_000, 0, UNDEF_PRICE])), infer_tick(np.array([0, UNDEF_PRICE]))
+    (10000000, 0)
     """
     told = prices[(prices != UNDEF_PRICE) & (prices != 0)]
-    return int(np.gcd.reduce(told)) or 1
+    return int(np.gcd.reduce(told))

@@ -1,4 +1,4 @@
-"""Pictures of a book: Level, Bbo, BookSnapshot and the state of the market they show. Floor 0."""
+"""A book at one moment: Level, Bbo, BookSnapshot and the state of the market they show. Floor 0."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orderbook.book.mbo import BookKey
+from orderbook.book.price import decimals_of
 
 Levels = npt.NDArray[np.int64]
 """Shape (n, 3), best price first; the columns are price (1e-9), size, order count. Never written to again."""
@@ -69,19 +70,25 @@ class BookSnapshot:
     ts_recv: int
     sequence: int
     tick: int
+    """1e-9 units; 0 while no price has told any."""
     bids: Levels
     asks: Levels
     key: BookKey = BookKey(0, 0)
 
     @property
     def bbo(self) -> Bbo:
-        """Best bid and offer of the picture. Cost: O(1)."""
+        """Best bid and offer of the snapshot. Cost: O(1)."""
         return Bbo(_best(self.bids), _best(self.asks))
 
     @property
     def state(self) -> BookState:
-        """State of the market in the picture. Cost: O(1)."""
+        """State of the market in the snapshot. Cost: O(1)."""
         return book_state(self.bbo)
+
+    @property
+    def decimals(self) -> int:
+        """Digits after the point that its prices are written with: all nine while the tick is not known. Cost: O(1)."""
+        return decimals_of(self.tick or 1)
 
 
 def _best(levels: Levels) -> Level | None:

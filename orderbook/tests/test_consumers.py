@@ -93,9 +93,12 @@ async def test_an_update_changes_depth_and_keeps_the_symbol(
 async def test_after_unsubscribe_no_book_comes(ws: WebsocketCommunicator, empty_redis: redis.Redis) -> None:
     keep(empty_redis, snapshot(1))
     await ask(ws, type="subscribe", push_ms=10)
-    await ws.receive_json_from()
+    assert (await ws.receive_json_from())["seq"] == 1
+    while await ws.receive_nothing(0.05):  # until the hub is subscribed a push reaches nobody
+        await push(snapshot(2))
+    assert (await ws.receive_json_from())["seq"] == 2
     assert (await ask(ws, type="unsubscribe"))["symbol"] is None
-    await push(snapshot(2))
+    await push(snapshot(3))
     assert await ws.receive_nothing(0.2)
 
 

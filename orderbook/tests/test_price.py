@@ -90,5 +90,5 @@ def test_the_tick_is_the_widest_grid_that_holds_every_price() -> None:
 
 
 @pytest.mark.parametrize("prices", [[], [0, 0], [UNDEF_PRICE]])
-def test_prices_that_say_nothing_give_the_smallest_tick(prices: list[int]) -> None:
-    assert infer_tick(np.array(prices, np.int64)) == 1
+def test_prices_that_tell_nothing_give_no_tick(prices: list[int]) -> None:
+    assert infer_tick(np.array(prices, np.int64)) == 0

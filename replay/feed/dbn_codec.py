@@ -1,25 +1,20 @@
-"""Databento Binary Encoding: metadata through databento_dbn, records as they lie in memory. Floor 1.
+"""Databento Binary Encoding: a stream of bytes becomes records as they lie in memory. Floor 1.
 
-Not a reader of files (sources.py) and not a decoder of other schemas: records that are not MBO are either
-messages of the feed itself (mappings, system and error texts) or counted in ``rejected``.
+Not a reader of files (sources.py) or of metadata (dbn_metadata.py), and not a decoder of other schemas: records
+that are not MBO are either messages of the feed itself (mappings, system and error texts) or counted in ``rejected``.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import databento_dbn as dbn
 import numpy as np
 import numpy.typing as npt
-from databento_dbn.metadata import MappingInterval
 
-from orderbook.book.mbo import MBO, MBO_LENGTH, MBO_RTYPE, UNDEF_TIMESTAMP, MboArray
+from orderbook.book.mbo import MBO, MBO_LENGTH, MBO_RTYPE, MboArray
+from replay.feed.dbn_metadata import PREFIX_BYTES, Header, decode_metadata, metadata_size
 from replay.feed.stream import BUFFER_BYTES, FeedError, receive_buffer, shown
 
-PREFIX_BYTES: Final = 8  # "DBN", version, length of the rest
-MAX_METADATA_BYTES: Final = 64 << 20  # every symbol of the largest venue fits four times
 TS_OUT_BYTES: Final = 8
 
 _HEADER: Final = np.dtype(
@@ -31,19 +26,6 @@ _ERROR, _MAPPING, _SYSTEM = 21, 22, 23
 # Every other rtype that a DBN stream can carry: trades, books by price, bars, definitions, statistics, status.
 _OTHER_RTYPES: Final = frozenset({0, 1, 10, 17, 18, 19, 20, 24, 32, 33, 34, 35, 36, 177, 192, 193, 194, 195, 196})
 _NOTICES_KEPT: Final = 100
-_RAW_SYMBOL, _INSTRUMENT_ID = dbn.SType("raw_symbol"), dbn.SType("instrument_id")
-_MBO_SCHEMA: Final = dbn.Schema("mbo")
-
-
-class Header(NamedTuple):
-    """What the metadata of a stream or file says that matters here."""
-
-    version: int
-    venue_dataset: str
-    schema: str | None  # None: a mixed stream
-    ts_out: bool
-    symbols: dict[int, str]
-    size: int  # bytes before the first record
 
 
 class Notice(NamedTuple):
@@ -53,111 +35,6 @@ class Notice(NamedTuple):
     is_error: bool
     code: int
     text: str
-
-
-def encode_metadata(venue_dataset: str, start_ns: int, symbols: Mapping[int, str], end_ns: int | None = None) -> bytes:
-    """Return version 3 metadata of schema mbo whose length is a multiple of 8: the records behind it lie aligned.
-
-    Without an end the mappings hold for a year. Raises ValueError for a symbol or dataset that does not fit.
-    """
-    first = _day(start_ns)
-    after = first + timedelta(days=366) if end_ns is None else max(_day(end_ns), first) + timedelta(days=1)
-    ids_of: dict[str, list[int]] = {}
-    for instrument_id, symbol in sorted(symbols.items()):
-        if not symbol or len(symbol.encode()) >= dbn.SYMBOL_CSTR_LEN:
-            raise ValueError(f"expected a symbol of 1 to {dbn.SYMBOL_CSTR_LEN - 1} bytes, found {symbol!r}")
-        ids_of.setdefault(symbol, []).append(instrument_id)
-    mappings = [_Mapping(symbol, [_Interval(first, after, str(id_)) for id_ in ids]) for symbol, ids in ids_of.items()]
-    try:
-        return dbn.Metadata(
-            dataset=venue_dataset,
-            start=start_ns,
-            end=end_ns,
-            stype_in=_RAW_SYMBOL,
-            stype_out=_INSTRUMENT_ID,
-            schema=_MBO_SCHEMA,
-            symbols=list(ids_of),
-            mappings=mappings,
-            version=3,
-        ).encode()
-    except dbn.DBNError as error:
-        raise ValueError(f"metadata of {venue_dataset!r} cannot be encoded: {error}") from error
-
-
-@dataclass(slots=True)
-class _Interval:
-    start_date: date
-    end_date: date
-    symbol: str
-
-
-@dataclass(slots=True)
-class _Mapping:
-    raw_symbol: str
-    intervals: Sequence[MappingInterval]
-
-
-def _day(ns: int) -> date:
-    return datetime.fromtimestamp(ns // 10**9, UTC).date()
-
-
-def encode_mapping(instrument_id: int, symbol: str, ts_event: int, publisher_id: int = 0) -> bytes:
-    """Return a symbol mapping record, which announces an instrument in the middle of a stream."""
-    return bytes(
-        dbn.SymbolMappingMsg(
-            publisher_id=publisher_id,
-            instrument_id=instrument_id,
-            ts_event=ts_event,
-            stype_in=_RAW_SYMBOL,
-            stype_in_symbol=symbol,
-            stype_out=_INSTRUMENT_ID,
-            stype_out_symbol=str(instrument_id),
-            start_ts=UNDEF_TIMESTAMP,
-            end_ts=UNDEF_TIMESTAMP,
-        )
-    )
-
-
-def metadata_size(prefix: bytes) -> int:
-    """Return the number of bytes before the first record, from the first eight. Raises FeedError."""
-    if prefix[:3] != b"DBN":
-        raise FeedError("byte 0", "b'DBN'", shown(prefix[:PREFIX_BYTES]))
-    if prefix[3] not in (1, 2, 3):
-        raise FeedError("byte 3", "DBN version 1, 2 or 3", str(prefix[3]))
-    size = PREFIX_BYTES + int.from_bytes(prefix[4:PREFIX_BYTES], "little")
-    if size > MAX_METADATA_BYTES:
-        raise FeedError("byte 4", f"metadata of at most {MAX_METADATA_BYTES} bytes", f"{size} bytes")
-    return size
-
-
-def decode_metadata(data: bytes) -> Header:
-    """Read complete metadata (``metadata_size`` bytes) of version 1, 2 or 3, of MBO or a mixed stream.
-
-    Raises FeedError.
-    """
-    try:
-        metadata = dbn.Metadata.decode(data)
-        schema = None if metadata.schema is None else str(metadata.schema)
-        header = Header(data[3], metadata.dataset, schema, bool(metadata.ts_out), _symbols(metadata), len(data))
-    except (dbn.DBNError, ValueError, OverflowError) as error:
-        # The reader's message says which field; the offset inside the metadata is not known to it.
-        raise FeedError("bytes 8 to " + str(len(data)), "DBN metadata", str(error)) from error
-    if schema not in ("mbo", None):
-        raise FeedError("byte 24", "schema mbo", schema)
-    return header
-
-
-def _symbols(metadata: dbn.Metadata) -> dict[int, str]:
-    """Read the mappings in whichever direction they were asked for."""
-    symbols: dict[int, str] = {}
-    for raw_symbol, intervals in metadata.mappings.items():
-        for interval in intervals:
-            name, number = raw_symbol, interval["symbol"]
-            if metadata.stype_in == _INSTRUMENT_ID:
-                name, number = number, name
-            if name and number.isascii() and number.isdigit():
-                symbols[int(number)] = name
-    return dict(sorted(symbols.items()))  # the reader's order is a hash's
 
 
 def foreign_record(records: MboArray) -> int | None:

@@ -22,7 +22,7 @@ from orderbook.book.mbo import (
     Side,
 )
 from replay.feed.csv_codec import HEADER, CsvEncoder
-from replay.feed.dbn_codec import encode_mapping, encode_metadata
+from replay.feed.dbn_metadata import encode_mapping, encode_metadata
 
 FramingName = Literal["csv", "dbn"]
 Buffer = bytes | memoryview

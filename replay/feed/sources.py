@@ -1,8 +1,8 @@
 """Recorded files opened as records: DBN or CSV, plain or zstd. Floor 1.
 
 Uncompressed DBN whose records lie aligned is mapped into memory as it is. Everything else is decoded once to such a
-file in a cache folder, named by the digest of its source, and mapped from there; the folder may be emptied at any
-time. Not a decoder (dbn_codec.py, csv_codec.py) and not a registry (replay.datasets).
+file in a cache folder, named by the path, size and modification time of its source, and mapped from there; the
+folder may be emptied at any time. Not a decoder (dbn_codec.py, csv_codec.py) and not a registry (replay.datasets).
 """
 
 import contextlib
@@ -19,15 +19,8 @@ from typing import IO, Final, Protocol
 import numpy as np
 
 from orderbook.book.mbo import MBO, MboArray
-from replay.feed.dbn_codec import (
-    PREFIX_BYTES,
-    DbnStreamDecoder,
-    Header,
-    decode_metadata,
-    encode_metadata,
-    foreign_record,
-    metadata_size,
-)
+from replay.feed.dbn_codec import DbnStreamDecoder, foreign_record
+from replay.feed.dbn_metadata import PREFIX_BYTES, Header, decode_metadata, encode_metadata, metadata_size
 from replay.feed.stream import FeedError, StreamDecoder, shown
 from replay.feed.zstd_source import FRAME_MAGIC, open_zstd
 
@@ -110,12 +103,28 @@ def _open(path: Path, cache_folder: Path | None) -> Recording:
             return _mapped(path, format_, header, path)
     if cache_folder is None:
         return _in_memory(path, format_)
-    cached = cache_folder / f"{file_sha256(path)}.dbn"
+    cached = _cached_path(path, cache_folder)
     if not cached.exists():
         _decode_to(cached, path, format_)
+        _remove_older(cached)
     with cached.open("rb") as file:
         header = _read_header(file)
     return _mapped(path, format_, header, cached)
+
+
+def _cached_path(path: Path, folder: Path) -> Path:
+    """Return where the decoded form of a file lies, as the file is now. Cost: one stat."""
+    found = path.stat()
+    digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    return folder / f"{digest}-{found.st_size}-{found.st_mtime_ns}.dbn"
+
+
+def _remove_older(cached: Path) -> None:
+    """Remove what the file of this entry was decoded to before it changed. A process that maps it keeps it."""
+    digest = cached.name.partition("-")[0]
+    for older in cached.parent.glob(f"{digest}-*.dbn"):
+        if older != cached:
+            older.unlink(missing_ok=True)
 
 
 def _check_beginning(path: Path, format_: str) -> None:
@@ -234,6 +243,8 @@ def _decode_to(target: Path, path: Path, format_: str) -> None:
         shutil.copyfileobj(body, whole, _READ_BYTES)
         whole.flush()
         os.fsync(whole.fileno())
+        if _cached_path(path, folder) != target:
+            raise FeedError("", "a file that stays as it is", "one that was written while it was read")
         os.replace(whole.name, target)
 
 

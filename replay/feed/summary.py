@@ -19,7 +19,7 @@ class InstrumentSummary(NamedTuple):
     publisher_id: int
     records: int
     tick: int
-    """The widest grid that holds all of its prices, 1e-9 units."""
+    """The widest grid that holds all of its prices, 1e-9 units; the finest, 1, when they tell none."""
 
 
 class Summary(NamedTuple):
@@ -50,4 +50,4 @@ def _instrument(records: MboArray, instrument_id: int, symbol: str) -> Instrumen
     its = records["instrument_id"] == instrument_id
     prices = records["price"][its]
     publisher_id = int(records["publisher_id"][its.argmax()])
-    return InstrumentSummary(symbol, instrument_id, publisher_id, len(prices), infer_tick(prices))
+    return InstrumentSummary(symbol, instrument_id, publisher_id, len(prices), infer_tick(prices) or 1)

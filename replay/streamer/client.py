@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,19 @@ logger = logging.getLogger(__name__)
 MAX_INPUT_BYTES: Final = 1 << 16
 """The feed listens to nobody; a client that keeps talking is cut off."""
 
+VANISHED_AFTER_S: Final = 30
+"""A client that is silently gone, or takes nothing at all, holds a replay at ``max`` up for so long."""
+
+_LIVELINESS: Final = {
+    "TCP_KEEPIDLE": 10,  # an idle client answers probes after 10, 15, 20 and 25 s, or is gone at 30 s
+    "TCP_KEEPALIVE": 10,  # what macOS calls it
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 4,
+    "TCP_USER_TIMEOUT": VANISHED_AFTER_S * 1000,  # ms; while data is on its way, there are no probes
+}
+_PAINTER: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shadow")
+"""Draws pictures beside the event loop. One thread: a shadow is not shared, and who came first is served first."""
+
 _LINGER_S: Final = 5.0
 _INPUT_CHUNK: Final = 4096
 
@@ -28,6 +42,9 @@ class Client:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _LIVELINESS.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         self.peer = peer
         self.framing = framing
         self.publication: Publication | None = None
@@ -42,8 +59,7 @@ class Client:
 
     async def look_at(self, publication: Publication) -> None:
         """Show the books where a replay has ended; the client waits for the next one."""
-        picture = publication.picture(publication.released)
-        await self._show(publication, [picture])
+        await self._show(publication, [await _picture(publication, publication.released)])
 
     async def follow(self, publication: Publication, position: int) -> None:
         """Bring the client's books to a position, and let it follow from there.
@@ -52,7 +68,7 @@ class Client:
         """
         before, cleared = self.publication, publication.clears(self._pictured)
         self.publication, self.cursor = publication, position
-        shown = [publication.picture(position)] if position else []
+        shown = [await _picture(publication, position)] if position else []
         if before is not None and len(cleared):
             await self._send([self.framing.encode(cleared, before.recording.symbols)])
         await self._show(publication, shown)
@@ -105,3 +121,7 @@ class Client:
         for buffer in buffers:
             if len(buffer):
                 await loop.sock_sendall(self._sock, buffer)
+
+
+async def _picture(publication: Publication, position: int) -> MboArray:
+    return await asyncio.get_running_loop().run_in_executor(_PAINTER, publication.picture, position)

@@ -5,7 +5,7 @@ import logging
 import signal
 from collections.abc import Callable
 
-from replay.streamer.remote import STATUS_EVERY_S, CommandServer
+from replay.streamer.commands import STATUS_EVERY_S, CommandServer
 from replay.streamer.server import Report, Streamer
 
 logger = logging.getLogger(__name__)

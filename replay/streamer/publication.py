@@ -14,8 +14,8 @@ from orderbook.book.mbo import MBO, BookKey, MboArray
 from replay.feed.pacing import NO_LIMIT, SECOND_NS, Pacer
 from replay.feed.raw_protocol import Buffer, Framing, clear_record
 from replay.feed.sources import Recording
+from replay.streamer.messages import Pace, ReplayState, StartCommand
 from replay.streamer.shadow import Shadow
-from replay.streamer.states import Pace, ReplayState, StartCommand
 
 WINDOW_RECORDS: Final = 1 << 16
 """At ``max``: how far the fastest client may be ahead of the slowest."""
@@ -28,18 +28,20 @@ _RATE_SAMPLE_NS: Final = SECOND_NS // 10
 class Publication:
     """The clock of one run; ``released`` only grows, and everything before it may go out."""
 
-    def __init__(self, command: StartCommand, recording: Recording, now_ns: int) -> None:
+    def __init__(self, command: StartCommand, recording: Recording, books: Sequence[BookKey], now_ns: int) -> None:
+        """Begin a run now; ``books`` are those of the whole recording, to be cleared between rounds."""
         self.command = command
         self.recording = recording
         self.pace: Pace = command["pace"]
         self.state = ReplayState.REPLAYING
+        self.error = ""
         self.round_length = len(recording.records)
         limit = NO_LIMIT if command["max_msgs"] < 0 else command["max_msgs"]
         self.loops = command["loop"] and self.round_length > 0
         self.end = limit if self.loops else min(self.round_length, limit)
         self.round_records = self.round_length if self.loops else self.end
         self.start = self.released = min(max(command["start_record"], 0), self.end)
-        self._books = book_keys(recording.records) if self.loops else []
+        self._books = books
         self._pacer = Pacer(records_per_s(self.pace), now_ns, self.start)
         self._shadow = Shadow(recording.records)
         self._blocks: OrderedDict[tuple[int, int], Buffer] = OrderedDict()
@@ -75,9 +77,9 @@ class Publication:
         self._pacer.change(records_per_s(pace), now_ns, self.released)
         self._samples = deque([(now_ns, self.released)], maxlen=_RATE_SAMPLES)
 
-    def finish(self, state: ReplayState) -> None:
-        """End the run where it is: what was released is all there will be."""
-        self.state = state
+    def finish(self, state: ReplayState, error: str = "") -> None:
+        """End the run where it is: what was released is all there will be. ``error`` says why it FAILED."""
+        self.state, self.error = state, error
         self.end = self.released
 
     def achieved_per_s(self, now_ns: int) -> int:
@@ -96,7 +98,10 @@ class Publication:
         return rounds, offset + 1
 
     def picture(self, position: int) -> MboArray:
-        """Return the records that bring a client's books to an absolute position. Cost: see Shadow.picture."""
+        """Return the records that bring a client's books to an absolute position. Cost: see Shadow.picture.
+
+        Always called on the same thread, which need not be that of the clock: the shadow belongs to it.
+        """
         return self._shadow.picture(self.place(position)[1])
 
     def clears(self, keys: Sequence[BookKey]) -> MboArray:

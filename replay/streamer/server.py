@@ -14,14 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, cast
 
+from orderbook.book.mbo import BookKey
 from replay.feed.pacing import SECOND_NS
 from replay.feed.raw_protocol import FramingName, make_framing
 from replay.feed.sources import Recording, SourceError
 from replay.streamer.client import Client
-from replay.streamer.publication import Publication
-from replay.streamer.remote import StreamerRefused
+from replay.streamer.messages import MAX_RECORDS_PER_S, Pace, ReplayState, StartCommand, StreamerRefused, StreamerStatus
+from replay.streamer.publication import Publication, book_keys
 from replay.streamer.signal_point import SignalPoint
-from replay.streamer.states import MAX_RECORDS_PER_S, Pace, ReplayState, StartCommand, StreamerStatus
 
 logger = logging.getLogger(__name__)
 
@@ -112,10 +112,10 @@ class Streamer:
             if self._publication is not None and self._publication.running:
                 return {**self.status(), "note": "already running"}
             try:
-                recording = await asyncio.to_thread(self._open_recording, Path(command["path"]))
+                recording, books = await asyncio.to_thread(self._open, command)
             except SourceError as error:
                 raise StreamerRefused(f"Cannot open {command['dataset']}: {error}") from error
-            publication = self._publication = Publication(command, recording, time.monotonic_ns())
+            publication = self._publication = Publication(command, recording, books, time.monotonic_ns())
         logger.info("replay %d of %s starts at record %d", command["replay_id"], command["dataset"], publication.start)
         self._moved.notify()
         self._spawn(self._keep_time(publication))
@@ -184,23 +184,36 @@ class Streamer:
             "records": publication.round_records,
             "ts_event": str(records[position - 1]["ts_event"]) if position else "0",
             "loops": loops,
+            "error": publication.error,
         }
 
+    def _open(self, command: StartCommand) -> tuple[Recording, list[BookKey]]:
+        """Do what takes long, on a thread: open the file and, for a loop, find the books that each round clears."""
+        recording = self._open_recording(Path(command["path"]))
+        return recording, book_keys(recording.records) if command["loop"] else []
+
     async def _keep_time(self, publication: Publication) -> None:
-        """Release records as they come due, until the run ends."""
+        """Release records as they come due, until the run ends; a fault of the program ends it as FAILED."""
+        wait_s = 0.0
         while publication.running:
-            following = [
-                client.cursor
-                for client in self._clients
-                if client.publication is publication and client.cursor is not None
-            ]
-            if publication.advance(time.monotonic_ns(), min(following, default=None)):
-                self._moved.notify()
+            try:
+                wait_s = self._release_due(publication)
+            except Exception as error:
+                logger.exception("the clock of replay %d failed", publication.command["replay_id"])
+                publication.finish(ReplayState.FAILED, f"{type(error).__name__}: {error}")
             if not publication.running:
                 self._ended(publication)
                 return
-            wait_s = publication.wait_ns(time.monotonic_ns()) / SECOND_NS
             await (asyncio.sleep(min(wait_s, _CLOCK_SLEEP_S)) if wait_s else self._taken.wait())
+
+    def _release_due(self, publication: Publication) -> float:
+        """Release what is due, and return how many seconds the clock may sleep; 0 when it waits for clients."""
+        following = [
+            client.cursor for client in self._clients if client.publication is publication and client.cursor is not None
+        ]
+        if publication.advance(time.monotonic_ns(), min(following, default=None)):
+            self._moved.notify()
+        return publication.wait_ns(time.monotonic_ns()) / SECOND_NS
 
     def _ended(self, publication: Publication) -> None:
         logger.info(

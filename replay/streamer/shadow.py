@@ -4,6 +4,8 @@ It lets a late client in: a clear and the resting orders of that moment, as a ve
 the client's book is right without knowing how. It follows lazily, when somebody asks, and is rebuilt to go back.
 """
 
+from typing import Final
+
 import numpy as np
 
 from orderbook.book.market import BookKind, Market
@@ -11,6 +13,9 @@ from orderbook.book.mbo import MBO, Action, BookKey, Flags, MboArray, Side
 from orderbook.book.protocol import OrderBook
 from orderbook.book.snapshot import Level
 from replay.feed.raw_protocol import clear_record
+
+_STEP_RECORDS: Final = 1 << 20
+"""How much is applied at once: a long way is gone in steps, so that it costs no more memory than a short one."""
 
 
 class Shadow:
@@ -33,18 +38,13 @@ class Shadow:
         pictures = [_picture_of(key, book) for key, book in self._market.books.items()]
         return np.concatenate(pictures) if pictures else np.empty(0, MBO)
 
-    def keys(self, position: int) -> list[BookKey]:
-        """Return which books the records before a position have touched."""
-        self._move_to(position)
-        return list(self._market.books)
-
     def _move_to(self, position: int) -> None:
         if position < self._position:
             self._market = Market(self._kind)
             self._position = 0
-        if position > self._position:
-            self._market.apply(self._records[self._position : position])
-            self._position = position
+        for begin in range(self._position, position, _STEP_RECORDS):
+            self._position = min(begin + _STEP_RECORDS, position)
+            self._market.apply(self._records[begin : self._position])
 
 
 def _picture_of(key: BookKey, book: OrderBook) -> MboArray:

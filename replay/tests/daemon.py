@@ -5,9 +5,9 @@ import threading
 from typing import Any
 
 from replay.feed.sources import Recording
-from replay.streamer.remote import CommandServer
+from replay.streamer.commands import CommandServer
+from replay.streamer.messages import StreamerStatus
 from replay.streamer.server import Streamer
-from replay.streamer.states import StreamerStatus
 from replay.tests.recordings import recording
 
 

@@ -10,9 +10,10 @@ from orderbook.book.market import Market
 from orderbook.book.mbo import MBO, MboArray, Side
 from orderbook.tests.records import random_session
 from replay.feed.csv_codec import CsvStreamDecoder
-from replay.feed.dbn_codec import DbnStreamDecoder, encode_metadata
+from replay.feed.dbn_codec import DbnStreamDecoder
+from replay.feed.dbn_metadata import encode_metadata
 from replay.feed.sources import Recording
-from replay.streamer.states import Pace, StartCommand
+from replay.streamer.messages import Pace, StartCommand
 
 SYMBOLS = {432669: "CLX5", 7001: "ESZ5"}
 VENUE = "GLBX.MDP3"

@@ -83,10 +83,24 @@ def test_an_operator_controls_with_the_csrf_token_and_not_without(otto: User) ->
     ],
 )
 def test_a_key_opens_what_its_scopes_name(
-    vera: User, header: Any, scopes: list[str], expected: tuple[int, int]
+    otto: User, header: Any, scopes: list[str], expected: tuple[int, int]
 ) -> None:
-    _, key = create_key(vera, "bot", scopes)
+    _, key = create_key(otto, "bot", scopes)
     assert statuses(Client(enforce_csrf_checks=True), header(key)) == expected
+
+
+@pytest.mark.parametrize("header", [bearer, basic])
+def test_a_key_never_may_what_its_owner_may_not(vera: User, otto: User, header: Any) -> None:
+    _, of_a_viewer = create_key(vera, "bot", ["read", "control"])
+    _, of_an_operator = create_key(otto, "bot", ["read", "control"])
+    assert statuses(Client(), header(of_a_viewer)) == (PASSED_READ, 403)
+    assert statuses(Client(), header(of_an_operator)) == (PASSED_READ, PASSED_CONTROL)
+    otto.groups.clear()
+    assert statuses(Client(), header(of_an_operator)) == (PASSED_READ, 403)
+    for owner, key in ((vera, of_a_viewer), (otto, of_an_operator)):
+        owner.is_active = False
+        owner.save()
+        assert statuses(Client(), header(key)) == (401, 401)
 
 
 @pytest.mark.parametrize("header", [bearer, basic])
@@ -94,7 +108,7 @@ def test_expired_revoked_and_wrong_keys_open_nothing(vera: User, header: Any) ->
     _, expired = create_key(vera, "old", ["read", "control"], expires_at=timezone.now() - timedelta(days=1))
     row, revoked = create_key(vera, "lost", ["read", "control"])
     ApiKey.objects.filter(pk=row.pk).update(revoked_at=timezone.now())
-    for key in (expired, revoked, "db-" + "x" * 29, ""):
+    for key in (expired, revoked, "db-" + "x" * 29, "db-" + "x" * 28 + ("\x00" if header is basic else "!"), ""):
         assert statuses(Client(), header(key)) == (401, 401)
 
 
@@ -150,6 +164,17 @@ def test_a_wrong_rate_is_answered_word_for_word(operator: Client) -> None:
         ({"max_msgs": -2}, "max_msgs"),
         ({"max_msgs": 2**70}, "max_msgs"),
         ({"loop": "yes"}, "loop"),
+        (
+            {"dataset": "a\x00b"},
+            "dataset: Value error, expected the name of a dataset (at most 200 characters, no control characters)"
+            ' or its id, found "a\\u0000b"',
+        ),
+        ({"dataset": "a\n"}, "dataset"),
+        ({"dataset": "a" * 201}, "dataset"),
+        ({"dataset": "\ud800"}, "dataset"),
+        ({"dataset": -1}, "dataset"),
+        ({"dataset": True}, "dataset"),
+        ({"dataset": 10**4000}, "dataset"),
         ({"speed": 3}, "speed"),
         ("{not json", ""),
         ("[]", ""),

@@ -1,22 +1,26 @@
 """Start, stop and pace against a real streamer, a real database and a real Redis, without a worker between."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from celery.exceptions import TimeoutError as TaskTimeoutError
 from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
 from history.models import Instrument
 from replay import control, runs, tasks
-from replay.control import ControlError, find_dataset, pace_of
+from replay.control import ControlError, ControlUnreachable, find_dataset, pace_of
 from replay.models import Dataset, Replay
-from replay.streamer.remote import StreamerRefused, StreamerRemote, StreamerUnreachable
-from replay.streamer.states import Pace, ReplayState
+from replay.streamer.messages import Pace, ReplayState, StreamerRefused
+from replay.streamer.remote import StreamerRemote, StreamerUnreachable
 from replay.tests.daemon import Daemon
 from replay.tests.recordings import command
 
@@ -172,6 +176,18 @@ def test_a_streamer_that_runs_something_unknown_keeps_it_and_the_row_says_so(
     assert "already running replay #12345" in Replay.objects.get().error
 
 
+@pytest.mark.parametrize(
+    ("ts_event", "kept"), [(0, None), (1, 1), (2**63 - 1, 2**63 - 1), (2**63, None), (2**64 - 1, None)]
+)
+def test_a_time_that_is_none_leaves_the_row_without_one(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote, ts_event: int, kept: int | None
+) -> None:
+    status = tasks.start(request(dataset), remote)
+    assert runs.record_status({**status, "position": 9, "ts_event": str(ts_event)})
+    run = Replay.objects.get()
+    assert (run.position, run.position_ts_event) == (9, kept)
+
+
 def test_a_write_of_an_older_generation_changes_nothing(
     dataset: Dataset, daemon: Daemon, remote: StreamerRemote
 ) -> None:
@@ -222,6 +238,85 @@ def test_outcomes_are_plain_data_for_every_verb(
     tasks.streamer_remote.cache_clear()
 
 
+class SlowTask:
+    """Stands where a Celery task does; keeps a waiter busy until it is released."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.released = threading.Event()
+
+    def apply_async(self, *args: object, **options: object) -> "SlowTask":
+        self.sent += 1
+        return self
+
+    def get(self, timeout: float) -> tasks.Outcome:
+        self.released.wait(10)
+        return {"refused": "a late answer"}
+
+    def forget(self) -> None:
+        pass
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowTask]:
+    """Return a task that occupies every waiter."""
+    monkeypatch.setattr(control, "ANSWER_WITHIN_S", 0.1)
+    monkeypatch.setattr(control, "_SLACK_S", 0.1)
+    task = SlowTask()
+    with ThreadPoolExecutor(8) as callers:
+        answers = [callers.submit(control._through_worker, task) for _ in range(8)]
+        for answer in answers:
+            assert isinstance(answer.exception(10), ControlUnreachable)
+    assert task.sent == 8
+    yield task
+    task.released.set()
+
+
+def test_a_command_that_queued_until_its_caller_was_told_is_never_sent(
+    busy: SlowTask, wait_for: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued, next_one = SlowTask(), SlowTask()
+    done: list[str] = []
+    with pytest.raises(ControlUnreachable, match="no Celery worker answered"):
+        control._through_worker(queued)
+    with pytest.raises(TimeoutError):
+        control._on_waiter(lambda: done.append("too late"))
+    busy.released.set()
+    next_one.released.set()
+    monkeypatch.setattr(control, "ANSWER_WITHIN_S", 5)
+    with pytest.raises(ControlError, match="a late answer"):
+        control._through_worker(next_one)
+    assert (queued.sent, next_one.sent, done) == (0, 1, [])
+
+
+def test_a_command_whose_turn_comes_after_its_deadline_is_not_sent() -> None:
+    task = SlowTask()
+    with pytest.raises(TaskTimeoutError):
+        control._run(task, (), time.monotonic())
+    assert task.sent == 0
+
+
+def test_more_commands_than_can_wait_are_refused_at_once_and_every_place_is_given_back(
+    busy: SlowTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "ANSWER_WITHIN_S", 5)
+    refused, answered = SlowTask(), SlowTask()
+    answered.released.set()
+    queued = control.MAX_WAITING - 8
+    with ThreadPoolExecutor(queued) as callers:
+        answers = [callers.submit(control._through_worker, answered) for _ in range(queued)]
+        while control._PLACES._value:  # until they all wait
+            time.sleep(0.001)
+        with pytest.raises(ControlUnreachable, match="64 commands are waiting for an answer already"):
+            control._through_worker(refused)
+        busy.released.set()
+        assert {type(answer.exception(10)) for answer in answers} == {ControlError}
+    assert refused.sent == 0
+    for place in [control._PLACES.acquire(timeout=10) for _ in range(control.MAX_WAITING)]:
+        assert place
+        control._PLACES.release()
+
+
 @pytest.mark.parametrize("rate", [5000, 0, -1, 500_001])
 def test_a_rate_that_is_not_allowed_is_named_with_those_that_are(rate: int) -> None:
     with pytest.raises(ControlError) as error:
@@ -255,16 +350,22 @@ def test_a_dataset_is_found_by_name_or_id() -> None:
 
 @pytest.mark.django_db
 def test_the_default_dataset_is_that_of_csv_path_else_of_symbol_else_the_first(settings: Settings) -> None:
-    settings.CSV_PATH = ""
-    with pytest.raises(ControlError, match="No dataset is ready") as none:
+    settings.CSV_PATH, settings.DATA_DIR = "", Path("/data")
+    Dataset.objects.create(name="0", path="/data-of-before/0.dbn", state="ready")
+    with pytest.raises(ControlError, match="No dataset is ready: put a file into DATA_DIR") as none:
         find_dataset(None)
     assert none.value.status == 404
     first = Dataset.objects.create(name="a", path="/data/a.dbn", state="ready")
-    named = Dataset.objects.create(name="b", path="/data/b.dbn", state="ready")
     clx5 = Dataset.objects.create(name="c", path="/data/c.dbn", state="ready")
     assert find_dataset(None) == first
     clx5.instruments.add(Instrument.objects.create(symbol="CLX5", instrument_id=1, publisher_id=1, tick_size=1))
     assert find_dataset(None) == clx5
-    settings.CSV_PATH = "/data/b.dbn"
+    settings.CSV_PATH = "/elsewhere/b.dbn"
+    with pytest.raises(ControlError, match="CSV_PATH=/elsewhere/b.dbn is not registered"):
+        find_dataset("")
+    named = Dataset.objects.create(name="b", path="/elsewhere/b.dbn", state="ready")
     assert find_dataset("") == named
+    Dataset.objects.filter(pk=named.pk).update(state="failed", error="line 2: …")
+    with pytest.raises(ControlError, match="Dataset b is failed: line 2"):
+        find_dataset("")
     assert control.find_dataset("a") == first

@@ -12,7 +12,7 @@ from orderbook.book import mbo
 from orderbook.book.mbo import MBO, UNDEF_PRICE, UNDEF_TIMESTAMP, MboArray
 from replay.feed import csv_kernel
 from replay.feed.csv_codec import COLUMNS, HEADER, CsvEncoder, CsvStreamDecoder, encode_csv
-from replay.feed.dbn_codec import encode_metadata
+from replay.feed.dbn_metadata import encode_metadata
 from replay.feed.stream import FeedError
 from replay.tests.feeds import SYMBOLS, edge_records, pieces, push, random_records
 

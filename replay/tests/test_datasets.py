@@ -114,6 +114,42 @@ def test_a_touched_file_is_compared_and_a_changed_one_is_decoded(folder: Path, o
     assert opened == ["a.dbn"]
 
 
+def test_while_a_file_is_looked_at_its_row_is_registering(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def note(path: Path, *args: object) -> None:
+        seen.append(Dataset.objects.get().state)
+
+    def open_and_note(path: Path, *args: Path) -> object:
+        note(path)
+        return open_recording(path, *args)
+
+    monkeypatch.setattr(datasets, "open_recording", open_and_note)
+    assert register(folder / "a.dbn", note).state == "ready"
+    assert set(seen) == {"registering"} and len(seen) > 1
+    seen.clear()
+    os.utime(folder / "a.dbn")  # looked at again, and found to be the same
+    assert register(folder / "a.dbn", note).state == "ready"
+    assert set(seen) == {"registering"}
+    assert Dataset.objects.get().state == "ready"
+
+
+def test_a_file_whose_registration_was_cut_short_is_looked_at_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(folder / "a.dbn")
+
+    def die(path: Path, *args: object) -> None:
+        raise KeyboardInterrupt
+
+    os.utime(folder / "a.dbn")
+    with pytest.raises(KeyboardInterrupt):
+        register(folder / "a.dbn", die)
+    assert Dataset.objects.get().state == "registering"
+    age(folder / "a.dbn")
+    assert register(folder / "a.dbn").state == "ready"
+
+
 def test_a_file_that_vanished_is_failed_and_ready_again_when_it_is_back(folder: Path) -> None:
     scan()
     (folder / "a.dbn").rename(folder / "elsewhere")
@@ -162,6 +198,16 @@ def test_csv_path_is_registered_wherever_it_lies_and_names_stay_apart(
     settings.CSV_PATH = str(tmp_path / "missing.csv")
     row = next(dataset for dataset in scan() if dataset.name == "missing.csv")
     assert (row.state, row.error) == ("failed", GONE)
+
+
+def test_a_file_name_that_is_no_utf8_is_a_failed_row_and_the_others_go_on(folder: Path) -> None:
+    odd = os.fsencode(folder) + b"/bad\xff.dbn"
+    Path(os.fsdecode(odd)).write_bytes((folder / "a.dbn").read_bytes())
+    for _ in range(2):  # the second scan finds the row again, and does not call its file gone
+        rows = {dataset.name: dataset for dataset in scan()}
+        assert rows["bad\\xff.dbn"].state == "failed"
+        assert "expected a file name in UTF-8" in rows["bad\\xff.dbn"].error
+        assert rows["c.csv"].state == "ready"
 
 
 def test_only_the_nameless_instrument_of_csv_path_is_taken_for_symbol(

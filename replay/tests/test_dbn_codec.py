@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 
 from orderbook.book.mbo import MBO, MboArray
-from replay.feed.dbn_codec import DbnStreamDecoder, decode_metadata, encode_mapping, encode_metadata
+from replay.feed.dbn_codec import DbnStreamDecoder
+from replay.feed.dbn_metadata import decode_metadata, encode_mapping, encode_metadata
 from replay.feed.stream import FeedError
 from replay.tests.feeds import SYMBOLS, edge_records, pieces, push, random_records
 

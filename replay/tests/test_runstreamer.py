@@ -17,9 +17,9 @@ from django.db import connection
 
 from replay import runs, tasks
 from replay.models import Dataset, Replay
-from replay.reporter import RowReporter, Run
-from replay.streamer.remote import StreamerRefused, StreamerRemote
-from replay.streamer.states import StartCommand
+from replay.reporter import WRITE_EVERY_S, RowReporter, Run
+from replay.streamer.messages import StartCommand, StreamerRefused
+from replay.streamer.remote import StreamerRemote
 from replay.tests.daemon import Daemon
 from replay.tests.recordings import Reader, books, decode, session, write_dbn
 
@@ -88,8 +88,8 @@ def test_after_sigkill_the_next_daemon_resumes_the_same_replay_and_its_clients_a
     spawn: Spawn, port: int, dataset: Dataset, remote: StreamerRemote, wait_for: Wait
 ) -> None:
     first = spawn("runstreamer", "--framing", "dbn", until=listens(port))
-    start(dataset, remote, 10_000)
-    wait_for(lambda: Replay.objects.get().position > 5000)
+    start(dataset, remote, 2000)
+    wait_for(lambda: Replay.objects.get().position > 1000)
     first.kill()
     first.wait()
     run = Replay.objects.get()
@@ -98,10 +98,13 @@ def test_after_sigkill_the_next_daemon_resumes_the_same_replay_and_its_clients_a
     status = wait_for(lambda: (found := remote.status()) and found["generation"] == 2 and found)
     assert (status["replay_id"], status["state"]) == (run.pk, "REPLAYING")
     assert status["position"] >= run.position
-    remote.call("pace", {"pace": {"records_per_s": 500_000}})
+    remote.call("pace", {"pace": {"records_per_s": 1}})  # crawls until the client is there
 
     async def capture() -> bytes:
-        return await (await Reader.connect(port)).to_end()
+        reader = await Reader.connect(port)
+        await reader.until(1000)
+        await asyncio.to_thread(remote.call, "pace", {"pace": "max"})
+        return await reader.to_end()
 
     records, _ = decode("dbn", asyncio.run(capture()))
     made = session(60_000)
@@ -110,15 +113,53 @@ def test_after_sigkill_the_next_daemon_resumes_the_same_replay_and_its_clients_a
     assert Replay.objects.get().position == 60_000
 
 
-def test_the_position_is_reported_at_least_once_a_second(
+def test_each_report_carries_a_later_position_and_they_are_half_a_second_apart(
     spawn: Spawn, port: int, dataset: Dataset, remote: StreamerRemote, wait_for: Wait
 ) -> None:
     spawn("runstreamer", until=listens(port))
     start(dataset, remote, 1000)
-    wait_for(lambda: Replay.objects.get().position > 0)
+    assert WRITE_EVERY_S <= 0.5
+    before = wait_for(lambda: (run := Replay.objects.get()).position and run)
     for _ in range(3):
-        before = Replay.objects.get()
-        wait_for(lambda before=before: Replay.objects.get().heartbeat_at > before.heartbeat_at, timeout_s=1.0)
+        after = wait_for(lambda before=before: (run := Replay.objects.get()).heartbeat_at > before.heartbeat_at and run)
+        assert after.position > before.position
+        before = after
+
+
+WARM = """
+import django; django.setup()
+import numpy as np
+from django.core.management import CommandError, call_command
+from orderbook.book import kernel
+from replay.feed import csv_kernel
+from replay.streamer.server import Streamer, StreamerError
+from replay.streamer.shadow import Shadow
+from replay.tests.recordings import SYMBOLS, session
+
+def compiled():
+    kernels = (kernel.apply, kernel.copy_levels, kernel.copy_orders, csv_kernel.encode, csv_kernel.decode)
+    return [len(k.signatures) for k in kernels]
+
+async def listen(self):
+    before = compiled()
+    from replay.feed.csv_codec import encode_csv
+    records = session()
+    encode_csv(records[5:], SYMBOLS), Shadow(records).picture(len(records))
+    raise StreamerError(f"{before} became {compiled()}")
+
+Streamer.listen = listen
+try:
+    call_command("runstreamer")
+except CommandError as error:
+    print(error)
+"""
+
+
+def test_everything_is_compiled_before_the_port_is_open(process_env: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WARM], env=process_env, capture_output=True, text=True, cwd=django_settings.BASE_DIR
+    )
+    assert "[1, 1, 1, 1, 1] became [1, 1, 1, 1, 1]" in done.stdout, done.stderr
 
 
 def test_a_second_streamer_on_the_port_ends_with_a_clear_message(
@@ -200,6 +241,33 @@ def test_a_replay_that_cannot_be_resumed_is_failed_with_the_reason(dataset: Data
     RowReporter().step(owner)
     assert [command["start_record"] for command in owner.resumed] == [17]
     assert (Replay.objects.get().state, Replay.objects.get().error) == ("FAILED", "Cannot open made.dbn: it is gone")
+
+
+def test_a_fault_in_the_reporter_is_logged_and_it_goes_on(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote, wait_for: Wait, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Clumsy(Owner):
+        def give_up(self, run: Run) -> None:
+            super().give_up(run)
+            if len(self.given_up) == 1:
+                raise RuntimeError("a fault of the program")
+
+    start(dataset, remote, 10)
+    Replay.objects.update(generation=7)
+    reporter, owner = RowReporter(), Clumsy()
+    reporter.offer(daemon.status())
+    reporter.start(owner)
+    try:
+        wait_for(lambda: len(owner.given_up) == 2)
+        Replay.objects.update(generation=1)
+        reporter.offer({**daemon.status(), "position": 2**70})  # refused by a PostgreSQL that is there
+        wait_for(lambda: caplog.text.count("the reporter tries again") == 2)
+        reporter.offer({**daemon.status(), "position": 3})
+        wait_for(lambda: Replay.objects.get().position == 3)
+    finally:
+        reporter.close(5)
+    assert "a fault of the program" in caplog.text
+    assert "PostgreSQL is away" not in caplog.text
 
 
 def test_the_reporter_survives_a_lost_database_connection(

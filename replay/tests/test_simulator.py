@@ -200,9 +200,11 @@ def test_a_session_is_written_as_a_recording_that_names_its_symbols(tmp_path: Pa
         (999, ["CLX5", "ESZ5"], "at least 500 records for each symbol, found 499"),
         (1000, [], "at least one symbol"),
         (1000, ["CLX5", "CLX5"], "each once"),
+        (1000, ["CL\nX5"], "printable ASCII"),
+        (10**14, ["CLX5"], "at most 1000000000 records"),
     ],
 )
-def test_too_little_to_simulate_is_refused(count: int, symbols: list[str], message: str) -> None:
+def test_what_cannot_be_simulated_is_refused(count: int, symbols: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         simulate(count, symbols, 1)
 

@@ -14,7 +14,7 @@ import zstandard
 from orderbook.book.mbo import Flags
 from replay.feed import sources, zstd_source
 from replay.feed.csv_codec import HEADER, encode_csv
-from replay.feed.dbn_codec import encode_metadata
+from replay.feed.dbn_metadata import encode_metadata
 from replay.feed.sources import Recording, SourceError, file_sha256, open_recording
 from replay.feed.summary import summarize
 from replay.tests.feeds import SYMBOLS, edge_records, random_records
@@ -86,14 +86,60 @@ def test_plain_dbn_is_mapped_and_writing_to_the_records_leaves_the_file_alone(tm
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_compressed_file_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compressed_file_is_decoded_once(tmp_path: Path) -> None:
     path = write(tmp_path, "a.dbn.zst", FORMS["v3.dbn.zst"])
     cache = tmp_path / "cache"
     open_recording(path, cache)
-    assert [file.name for file in cache.iterdir()] == [f"{file_sha256(path)}.dbn"]
-    before = next(cache.iterdir()).stat().st_mtime_ns
+    (entry,) = cache.iterdir()
+    before = entry.stat()
     open_recording(path, cache)
-    assert next(cache.iterdir()).stat().st_mtime_ns == before
+    assert list(cache.iterdir()) == [entry]
+    assert (entry.stat().st_ino, entry.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_file_that_was_decoded_is_not_read_again_but_for_its_first_bytes(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.dbn.zst", FORMS["v3.dbn.zst"])
+    open_recording(path, tmp_path / "cache")
+    found = path.stat()
+    path.write_bytes(path.read_bytes()[:8] + bytes(found.st_size - 8))
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert (open_recording(path, tmp_path / "cache").records == RECORDS).all()
+
+
+def test_a_changed_file_is_decoded_anew_and_its_older_form_is_removed(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    path, other = write(tmp_path, "a.csv", CSV), write(tmp_path, "b.csv", CSV)
+    before, kept = open_recording(path, cache), open_recording(other, cache)
+    entries = {*cache.iterdir()}
+    path.write_bytes(HEADER + encode_csv(RECORDS[:7], SYMBOLS))
+    assert (open_recording(path, cache).records == RECORDS[:7]).all()
+    assert len(entries & {*cache.iterdir()}) == 1 and len([*cache.iterdir()]) == 2
+    assert (before.records == RECORDS).all()  # who maps it keeps it
+    assert (open_recording(other, cache).records == kept.records).all()
+    os.utime(path, ns=(0, 0))
+    open_recording(path, cache)
+    assert len([*cache.iterdir()]) == 2
+
+
+def test_a_link_and_its_file_are_decoded_once(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", CSV)
+    (tmp_path / "link.csv").symlink_to(path)
+    for name in ("a.csv", "link.csv"):
+        open_recording(tmp_path / name, tmp_path / "cache")
+    assert len([*(tmp_path / "cache").iterdir()]) == 1
+
+
+def test_a_file_that_is_written_while_it_is_decoded_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "a.csv", CSV)
+    encode = sources.encode_metadata
+
+    def write_more(*args: object) -> bytes:
+        path.write_bytes(CSV + CSV.splitlines(keepends=True)[-1])
+        return encode(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sources, "encode_metadata", write_more)
+    assert "expected a file that stays as it is" in refusal(path, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_failed_decode_leaves_nothing_in_the_cache_and_stale_parts_are_removed(tmp_path: Path) -> None:
@@ -249,6 +295,13 @@ def test_a_summary_counts_records_events_span_and_grids() -> None:
     )
     assert [(found.symbol, found.tick) for found in summary.instruments] == [("ESZ5", 10_000_000), ("CLX5", 10_000_000)]
     assert sum(found.records for found in summary.instruments) == 500
+
+
+def test_a_summary_of_prices_that_tell_no_grid_has_the_finest() -> None:
+    records = RECORDS.copy()
+    records["price"] = 0
+    summary = summarize(Recording(Path("x.dbn"), "dbn", "", records, SYMBOLS))
+    assert {found.tick for found in summary.instruments} == {1}
 
 
 def test_the_real_recording_is_read_whole(real_data_dir: Path, tmp_path: Path) -> None:

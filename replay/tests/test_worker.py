@@ -1,5 +1,6 @@
-"""REST to streamer and back through a real Celery worker, the only test that starts one."""
+"""REST to streamer and back through a real Celery worker, the only tests that start one."""
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,25 +14,40 @@ from django.conf import settings as django_settings
 from django.contrib.auth.models import User
 from django.test import Client
 
-from replay import control, tasks
+from replay import control
 from replay.models import Dataset, Replay
 from replay.tests.daemon import Daemon
 
 START, STOP = "/api/control/replay/start", "/api/control/replay/stop"
 PACE, STATUS = "/api/control/replay/pace", "/api/control/replay/status"
+StartWorker = Callable[[int], None]
 
 
 @pytest.fixture
-def worker(process_env: dict[str, str], wait_for: Callable[..., Any], tmp_path: Path) -> Iterator[None]:
-    words = [sys.executable, "-m", "celery", "-A", "batonic_site", "worker", "-P", "threads", "-c", "2"]
-    with (tmp_path / "worker.log").open("wb") as log:
-        process = subprocess.Popen(words, env=process_env, cwd=django_settings.BASE_DIR, stdout=log, stderr=log)
-        try:
+def start_worker(process_env: dict[str, str], wait_for: Callable[..., Any], tmp_path: Path) -> Iterator[StartWorker]:
+    """Return a function that starts a worker with this many threads; it ends with the test."""
+    with contextlib.ExitStack() as running:
+
+        def start(threads: int) -> None:
+            words = [
+                sys.executable,
+                "-m",
+                "celery",
+                "-A",
+                "batonic_site",
+                "worker",
+                "-P",
+                "threads",
+                "-c",
+                str(threads),
+            ]
+            log = running.enter_context((tmp_path / "worker.log").open("wb"))
+            process = subprocess.Popen(words, env=process_env, cwd=django_settings.BASE_DIR, stdout=log, stderr=log)
+            running.callback(process.wait, 20)
+            running.callback(process.terminate)
             wait_for(lambda: current_app.control.ping(timeout=0.3), timeout_s=30, what="the worker's first answer")
-            yield
-        finally:
-            process.terminate()
-            process.wait(20)
+
+        yield start
 
 
 @pytest.fixture
@@ -42,15 +58,19 @@ def admin(transactional_db: None) -> Client:
 
 
 @pytest.fixture
-def dataset(transactional_db: None) -> Dataset:
-    return Dataset.objects.create(name="made", path="made.dbn", state="ready", records=3000)
+def dataset(transactional_db: None, data_folder: Path) -> Dataset:
+    path = str(data_folder / "data" / "made.dbn")
+    return Dataset.objects.create(name="made", path=path, state="ready", records=3000)
 
 
 def post(client: Client, path: str, body: object = None) -> Any:
     return client.post(path, body, content_type="application/json") if body is not None else client.post(path)
 
 
-def test_start_status_pace_and_stop_travel_through_the_worker(worker: None, admin: Client, dataset: Dataset) -> None:
+def test_start_status_pace_and_stop_travel_through_the_worker(
+    start_worker: StartWorker, admin: Client, dataset: Dataset
+) -> None:
+    start_worker(2)
     with Daemon(django_settings.REDIS_URL) as daemon:
         started = post(admin, START, {"rate": 200})
         assert started.status_code == 200, started.content
@@ -85,13 +105,18 @@ def test_start_status_pace_and_stop_travel_through_the_worker(worker: None, admi
 
 
 def test_without_a_worker_the_answer_is_502_and_the_task_is_not_carried_out_later(
-    admin: Client, dataset: Dataset, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    start_worker: StartWorker, admin: Client, dataset: Dataset, redis_client: redis.Redis
 ) -> None:
-    monkeypatch.setattr(control, "ANSWER_WITHIN_S", 0.3)
-    answer = post(admin, START, {"rate": 200})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(control, "ANSWER_WITHIN_S", 0.3)
+        answer = post(admin, START, {"rate": 200})
     assert answer.status_code == 502
     assert answer.json() == {
         "detail": "Cannot reach streamer-control (feed main): no Celery worker answered within 0.3 s"
     }
+    assert redis_client.llen("celery") == 1, "the start is still in the queue"
+    start_worker(1)
+    with Daemon(django_settings.REDIS_URL) as daemon:
+        assert post(admin, STOP).status_code == 200  # queued behind the start, and one thread does both in order
+        assert daemon.handled == ["stop"]
     assert not Replay.objects.exists()
-    assert tasks.start_replay.name == "replay.tasks.start_replay"

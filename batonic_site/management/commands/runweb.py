@@ -1,6 +1,6 @@
 """The web process: daphne on WEB_HOST:WEB_PORT, serving pages, REST, admin and WebSockets. Floor 5."""
 
-from typing import Any, Final
+from typing import Any
 
 from daphne.endpoints import build_endpoint_description_strings
 from daphne.server import Server
@@ -8,8 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.module_loading import import_string
 
-MESSAGE_BYTES: Final = 16 * 1024
-"""The most that a WebSocket client may send in one message: it sends only short commands."""
+from orderbook.socket_protocol import MAX_MESSAGE_BYTES
 
 
 class Command(BaseCommand):
@@ -22,8 +21,9 @@ class Command(BaseCommand):
             endpoints=build_endpoint_description_strings(host=settings.WEB_HOST, port=settings.WEB_PORT),
             ping_interval=20,
             ping_timeout=30,
-            websocket_max_message_size=MESSAGE_BYTES,
-            websocket_max_frame_size=MESSAGE_BYTES,
+            # more than our own limit: what daphne refuses is cut off without a word, the consumer says why
+            websocket_max_message_size=4 * MAX_MESSAGE_BYTES,
+            websocket_max_frame_size=4 * MAX_MESSAGE_BYTES,
             application_close_timeout=3,
             proxy_forwarded_address_header="X-Forwarded-For" if behind_proxy else None,
             proxy_forwarded_port_header="X-Forwarded-Port" if behind_proxy else None,

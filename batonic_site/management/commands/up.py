@@ -20,15 +20,15 @@ from django.core.management.base import BaseCommand, CommandError
 
 from batonic_site import health
 from batonic_site.services.endpoints import Endpoints, endpoints_path, write_endpoints
-from batonic_site.services.guards import check_ports, only_one
+from batonic_site.services.guards import check_named_postgres, check_named_redis, check_ports, only_one
 from batonic_site.services.postgres import Postgres
 from batonic_site.services.process import Program, ServiceError, stop
 from batonic_site.services.supervisor import Supervisor, read_procfile
 from batonic_site.services.valkey import Valkey, connect
 from batonic_site.terminal import Screen, opening_block, status_line
 from orderbook.live import EngineStatus
+from replay.streamer.messages import StreamerStatus
 from replay.streamer.remote import StreamerRemote, StreamerUnreachable
-from replay.streamer.states import StreamerStatus
 
 HEALTHY_WITHIN_S: Final = 120.0  # the very first start compiles the book's kernel
 STEP_S: Final = 0.1
@@ -88,12 +88,16 @@ class Command(BaseCommand):
     def start_servers(self) -> None:
         """Start what the environment does not name, and tell other terminals and our children where it is."""
         endpoints = Endpoints()
-        if not settings.PG_NAMED:
+        if settings.PG_NAMED:
+            check_named_postgres(settings.PG_CONNINFO)
+        else:
             postgres = Postgres(settings.DATA_FOLDER)
             postgres.prepare()
             postgres.wait_until_ready(self.supervisor.start_server(postgres.program), self.pause)
             endpoints["pg_conninfo"] = postgres.conninfo()
-        if not settings.REDIS_NAMED:
+        if settings.REDIS_NAMED:
+            check_named_redis(settings.REDIS_URL)
+        else:
             valkey = Valkey(settings.DATA_FOLDER)
             valkey.prepare()
             valkey.wait_until_ready(self.supervisor.start_server(valkey.program), self.pause)

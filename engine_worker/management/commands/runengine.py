@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from engine_worker.config import engine_config
 from engine_worker.status import StatusReader, status_line
-from engine_worker.worker import Worker
+from engine_worker.threads import EngineThreads
 
 STATUS_EVERY_S: Final = 1.0
 LOG_EVERY: Final = 10  # status lines go to the log at each tenth look
@@ -25,26 +25,26 @@ class Command(BaseCommand):
         stop = Event()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, lambda *_: stop.set())
-        worker = Worker(engine_config())
-        worker.start()
-        dead = self._watch(worker, stop)
-        worker.stop()
+        threads = EngineThreads(engine_config())
+        threads.start()
+        dead = self._watch(threads, stop)
+        threads.stop()
         if dead:
             raise CommandError(f"The engine stopped because of a fault in: {', '.join(dead)}. The log says where.")
         log.info("engine stopped")
 
-    def _watch(self, worker: Worker, stop: Event) -> list[str]:
+    def _watch(self, threads: EngineThreads, stop: Event) -> list[str]:
         """Say how it goes until told to stop, or until a thread dies. Returns the dead ones."""
         terminal = sys.stdout.isatty()
-        status = StatusReader(worker.engine, worker.sinks)
+        status = StatusReader(threads.engine, threads.sinks)
         looks, told = 0, -1
         while not stop.wait(STATUS_EVERY_S):
-            if dead := worker.dead_threads():
+            if dead := threads.dead_threads():
                 return dead
             looks += 1
             if terminal:
                 self.stdout.write(status_line(status()))
-            elif looks % LOG_EVERY == 0 and worker.engine.counters.received != told:
-                told = worker.engine.counters.received
+            elif looks % LOG_EVERY == 0 and threads.engine.counters.received != told:
+                told = threads.engine.counters.received
                 log.info("status", extra={"status": status()})
         return []

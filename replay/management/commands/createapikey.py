@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from replay.keys import SCOPES, create_key
+from replay.keys import SCOPES, KeyFormError, create_key
 
 
 class Command(BaseCommand):
@@ -28,5 +28,8 @@ class Command(BaseCommand):
         if days is not None and not 1 <= days <= 36500:
             raise CommandError(f"--days: expected 1 to 36500, found {days}.")
         expires_at = None if days is None else timezone.now() + timedelta(days=days)
-        _, text = create_key(owner, options["name"], options["scope"] or ["read"], expires_at)
+        try:
+            _, text = create_key(owner, options["name"], options["scope"] or ["read"], expires_at)
+        except KeyFormError as error:
+            raise CommandError(str(error)) from error
         self.stdout.write(text)

@@ -1,19 +1,25 @@
 """manage.py runstreamer: the daemon that publishes replays on STREAMER_TCP_PORT."""
 
 import asyncio
+import logging
+import time
 from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from orderbook.book import kernel_book
 from replay.datasets import open_dataset
+from replay.feed import csv_codec
 from replay.reporter import RowReporter, Run
 from replay.runs import FEED
 from replay.streamer import daemon
-from replay.streamer.remote import CommandServer
+from replay.streamer.commands import CommandServer
+from replay.streamer.messages import StartCommand
 from replay.streamer.server import Streamer, StreamerError
-from replay.streamer.states import StartCommand
+
+logger = logging.getLogger(__name__)
 
 REPORT_WITHIN_S = 1.5
 RESUME_WITHIN_S = 600.0  # a large compressed file is decoded first
@@ -28,6 +34,7 @@ class Command(BaseCommand):
         parser.add_argument("--framing", choices=("csv", "dbn"), default=settings.FEED_FRAMING)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        _warm_up()
         try:
             asyncio.run(self._serve(options["host"], options["port"], options["framing"]))
         except StreamerError as error:
@@ -42,6 +49,14 @@ class Command(BaseCommand):
             await daemon.run(streamer, commands, reporter.offer, lambda: reporter.start(owner))
         finally:
             await asyncio.to_thread(reporter.close, REPORT_WITHIN_S)
+
+
+def _warm_up() -> None:
+    """Compile before anybody connects: the compiler would hold the event loop, and the market clock with it."""
+    began = time.perf_counter()
+    kernel_book.warm_up()
+    csv_codec.warm_up()
+    logger.info("the compiled kernels are ready after %.1f s", time.perf_counter() - began)
 
 
 class ThreadsafeStreamer:

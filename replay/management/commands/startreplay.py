@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from replay import control
-from replay.streamer.states import Pace
+from replay.streamer.messages import Pace
 
 
 class Command(BaseCommand):

@@ -1,4 +1,10 @@
-"""The states of a replay, and what the streamer says of itself. Floor 1."""
+"""What travels between the streamer and those who drive it: states, commands, the status, and where in Redis. Floor 1.
+
+A command is an id in a list and a body under a key of its own. Whoever deletes the body owns the command: the
+streamer to carry it out, or the caller to give up. So a command is carried out once or never, and never after
+its caller gave up. The answer goes back through a list of its own. Redis holds no truth: when it is away the
+market clock goes on, and callers are told that the streamer cannot be reached.
+"""
 
 from enum import StrEnum
 from typing import Final, Literal, NotRequired, TypedDict
@@ -63,3 +69,15 @@ class StartCommand(TypedDict):
     loop: bool
     max_msgs: int  # -1 = all
     start_record: int
+
+
+STATUS_KEY: Final = "batonic:streamer:{feed}:status"
+"""Redis: StreamerStatus as JSON text; it expires when the streamer is gone."""
+
+COMMANDS_KEY: Final = "batonic:streamer:{feed}:commands"
+COMMAND_KEY: Final = "batonic:streamer:{feed}:command:{id}"
+ANSWER_KEY: Final = "batonic:streamer:{feed}:answer:{id}"
+
+
+class StreamerRefused(Exception):
+    """The streamer answered that it cannot do this, and why."""
