@@ -77,7 +77,8 @@ class Supervisor:
 
     def stop(self) -> list[str]:
         """End the clients, then the servers; return the names of those that had to be killed."""
-        return self._stop(self.clients, self.clients_stop_s) + self._stop(self.servers, self.servers_stop_s)
+        late = self._stop(self.clients, self.clients_stop_s, self.hasten)
+        return late + self._stop(self.servers, self.servers_stop_s, lambda: False)  # what is stored stays whole
 
     def _add(self, children: list[Child], program: Program) -> "subprocess.Popen[bytes]":
         child = Child(program)
@@ -112,13 +113,13 @@ class Supervisor:
         child.restarts += 1
         return True
 
-    def _stop(self, children: Iterable[Child], timeout_s: float) -> list[str]:
+    def _stop(self, children: Iterable[Child], timeout_s: float, hasten: Callable[[], bool]) -> list[str]:
         running = [child for child in children if _runs(child)]
         for child in running:
             assert child.process is not None
             child.process.send_signal(child.program.stop_signal)
         deadline = self.clock() + timeout_s
-        while any(_runs(child) for child in running) and self.clock() < deadline and not self.hasten():
+        while any(_runs(child) for child in running) and self.clock() < deadline and not hasten():
             time.sleep(0.05)
         late = [child for child in running if _runs(child)]
         for child in running:

@@ -102,8 +102,13 @@ def test_a_second_request_to_stop_ends_the_patience(supervisor, tmp_path, wait_f
     supervisor.hasten = lambda: True
     program = shell(tmp_path, "deaf", STUBBORN)
     supervisor.start_client(program)
-    wait_for(lambda: ready(program))
-    assert supervisor.stop() == ["deaf"]
+    server = shell(
+        tmp_path, "server", "trap 'sleep 0.3; echo saved; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+    )
+    supervisor.start_server(server)
+    wait_for(lambda: ready(program) and ready(server))
+    assert supervisor.stop() == ["deaf"], "but a server may still write what it holds"
+    assert "saved" in server.log_tail()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")

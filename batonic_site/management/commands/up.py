@@ -32,6 +32,7 @@ from replay.streamer.remote import StreamerRemote, StreamerUnreachable
 
 HEALTHY_WITHIN_S: Final = 120.0  # the very first start compiles the book's kernel
 STEP_S: Final = 0.1
+IMPATIENT_AFTER_S: Final = 0.5  # a terminal, make and a service manager may each tell us the same end
 LOCAL_HOSTS: Final = ("127.0.0.1", *health.ANY_HOST)
 MANAGE: Final = [sys.executable, str(settings.BASE_DIR / "manage.py")]
 
@@ -45,7 +46,7 @@ class Command(BaseCommand):
     requires_system_checks = []  # each process that is started makes them
 
     def handle(self, *args: Any, **options: Any) -> None:
-        self.stops = 0
+        self.stops, self.stopped_at = 0, 0.0
         self.screen = Screen(sys.stdout)
         self.supervisor = Supervisor(self.screen.say, hasten=lambda: self.stops > 1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -63,7 +64,9 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.stops += 1
+        now = time.monotonic()
+        if now - self.stopped_at > IMPATIENT_AFTER_S:
+            self.stops, self.stopped_at = self.stops + 1, now
 
     def run(self) -> None:
         password_path = settings.DATA_FOLDER / "admin_password"
