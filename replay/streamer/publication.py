@@ -22,6 +22,7 @@ WINDOW_RECORDS: Final = 1 << 16
 
 _CACHED_BLOCKS: Final = 16
 _RATE_SAMPLES: Final = 20
+_RATE_WINDOW_NS: Final = 2 * SECOND_NS
 _RATE_SAMPLE_NS: Final = SECOND_NS // 10
 
 
@@ -84,7 +85,9 @@ class Publication:
 
     def achieved_per_s(self, now_ns: int) -> int:
         """Return the records per second of the last two seconds; 0 when the run has ended."""
-        since_ns, since = self._samples[0]
+        # Samples are taken when records go out: in a stall the newest one is older than two seconds, and tells 0.
+        old = (sample for sample in reversed(self._samples) if now_ns - sample[0] >= _RATE_WINDOW_NS)
+        since_ns, since = next(old, self._samples[0])
         return (self.released - since) * SECOND_NS // max(now_ns - since_ns, 1) if self.running else 0
 
     def place(self, position: int) -> tuple[int, int]:

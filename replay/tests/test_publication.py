@@ -29,6 +29,7 @@ def test_a_clock_that_was_held_up_says_so() -> None:
     for now_ns in range(0, SECOND_NS + 1, 5 * MS):
         run.advance(now_ns, None)
     assert run.achieved_per_s(2 * SECOND_NS) == 2000
+    assert run.achieved_per_s(3 * SECOND_NS) == 0, "nothing went out for two seconds"
 
 
 def test_the_achieved_rate_is_that_of_the_last_two_seconds_and_none_after_the_end() -> None:
