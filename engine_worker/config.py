@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 from django.conf import settings
 from django.db import DatabaseError, connection
@@ -13,8 +13,7 @@ from engine_worker.naming import Registered
 from history.models import Instrument
 from orderbook.book.market import BookKind
 from orderbook.book.mbo import BookKey
-
-Framing = Literal["csv", "dbn"]
+from replay.feed.stream import FramingName
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +24,7 @@ class EngineConfig:
 
     host: str
     port: int
-    framing: Framing
+    framing: FramingName
     symbol: str
     """Name of an instrument for which the feed sends none."""
     book: BookKind
@@ -49,7 +48,7 @@ def engine_config() -> EngineConfig:
     return EngineConfig(
         host=settings.FEED_HOST,
         port=settings.FEED_PORT,
-        framing=cast(Framing, settings.FEED_FRAMING),
+        framing=cast(FramingName, settings.FEED_FRAMING),
         symbol=settings.SYMBOL,
         book=cast(BookKind, settings.BOOK),
         depth=settings.DEPTH,

@@ -15,10 +15,9 @@ from typing import Final, Protocol, runtime_checkable
 import numpy as np
 
 from engine_worker.backoff import backoff
-from engine_worker.config import Framing
 from orderbook.book.mbo import MBO, MboArray
 from replay.feed.dbn_codec import Notice
-from replay.feed.stream import FeedError, StreamDecoder
+from replay.feed.stream import FeedError, FramingName, StreamDecoder
 
 FIRST_RETRY_S: Final = 0.05
 RETRY_CAP_S: Final = 2.0
@@ -142,7 +141,7 @@ class FeedClient:
         return None
 
 
-def decoder_factory(framing: Framing) -> Callable[[], StreamDecoder]:
+def decoder_factory(framing: FramingName) -> Callable[[], StreamDecoder]:
     """Return what makes a decoder of a framing."""
     if framing == "dbn":
         from replay.feed.dbn_codec import DbnStreamDecoder

@@ -17,7 +17,6 @@ from batonic_site.tests.fixtures import Spawn
 from history.models import Snapshot
 from orderbook.book.mbo import Action, Flags, MboArray, Side
 from orderbook.book.reference import ReferenceBook
-from orderbook.book.snapshot import Level
 from replay import tasks
 from replay.datasets import register
 from replay.feed.sources import open_recording
@@ -47,7 +46,7 @@ def expected_of(records: MboArray, symbol: str) -> Expected:
         since += not record["flags"][0] & Flags.SNAPSHOT and record["action"][0] != Action.CLEAR
         closes = bool(record["flags"][0] & Flags.LAST)
         if closes and (since >= SNAPSHOT_EVERY or i == len(records) - 1):
-            bid, ask = (best or Level(None, 0, 0) for best in book.bbo())  # type: ignore[arg-type]
+            bid, ask = (best or (None, 0, 0) for best in book.bbo())
             rows.append((symbol, book.ts_event, book.sequence, *bid, *ask))
             since = 0
     sides = {

@@ -1,4 +1,5 @@
 import io
+from typing import cast
 
 from batonic_site.terminal import Screen, opening_block, status_line
 from orderbook.live import EngineStatus
@@ -11,7 +12,7 @@ def streamer(**changes: object) -> StreamerStatus:
         pace={"records_per_s": 1000}, achieved_records_per_s=1002, position=123456, records=300000, ts_event="0",
         loops=0, clients=1, raw_port=9000,
     )  # fmt: skip
-    return status | changes  # type: ignore[return-value]
+    return cast(StreamerStatus, status | changes)
 
 
 def engine(**changes: object) -> EngineStatus:
@@ -20,7 +21,7 @@ def engine(**changes: object) -> EngineStatus:
         symbols={"CLX5": {"bid": "64.83 x 6", "ask": "64.84 x 4", "ts": "", "state": "ok"}},
         feed_path="", feed_size_bytes=0, degraded={}, ts="",
     )  # fmt: skip
-    return status | changes  # type: ignore[return-value]
+    return cast(EngineStatus, status | changes)
 
 
 def test_the_line_has_position_rate_best_prices_and_what_is_stored():

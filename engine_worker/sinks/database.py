@@ -30,6 +30,7 @@ CONNECTION: Final[dict[str, Any]] = {
     "application_name": "batonic-engine",
 }
 
+# The texts below are put together from names of our own models only (hence the noqa); every value is a parameter.
 _TABLE: Final = Snapshot._meta.db_table
 _INSTRUMENTS: Final = Instrument._meta.db_table
 _COLUMNS: Final = (

@@ -27,10 +27,11 @@ from engine_worker.tests.builders import (
     session,
 )
 from orderbook.book.mbo import Flags, MboArray, Side
+from replay.feed.stream import FramingName
 
 
-def connected(server: FeedServer, framing: str = "dbn") -> Connection:
-    connection = FeedClient("127.0.0.1", server.port, decoder_factory(framing)).connect(threading.Event())  # type: ignore[arg-type]
+def connected(server: FeedServer, framing: FramingName = "dbn") -> Connection:
+    connection = FeedClient("127.0.0.1", server.port, decoder_factory(framing)).connect(threading.Event())
     assert connection is not None
     return connection
 
@@ -40,9 +41,11 @@ def receive_some(connection: Connection) -> None:
         pass
 
 
-def run_in_thread(engine: Engine, server: FeedServer, framing: str = "dbn") -> tuple[threading.Thread, threading.Event]:
+def run_in_thread(
+    engine: Engine, server: FeedServer, framing: FramingName = "dbn"
+) -> tuple[threading.Thread, threading.Event]:
     stop = threading.Event()
-    feed = FeedClient("127.0.0.1", server.port, decoder_factory(framing))  # type: ignore[arg-type]
+    feed = FeedClient("127.0.0.1", server.port, decoder_factory(framing))
     thread = threading.Thread(target=engine.run, args=(feed, stop))
     thread.start()
     return thread, stop

@@ -6,7 +6,7 @@ are, and when they go out, is decided elsewhere.
 """
 
 from collections.abc import Mapping
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -23,8 +23,8 @@ from orderbook.book.mbo import (
 )
 from replay.feed.csv_codec import HEADER, CsvEncoder
 from replay.feed.dbn_metadata import encode_mapping, encode_metadata
+from replay.feed.stream import FramingName
 
-FramingName = Literal["csv", "dbn"]
 Buffer = bytes | memoryview
 Symbols = Mapping[int, str]
 

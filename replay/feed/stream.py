@@ -4,7 +4,7 @@ Sans-I/O: whoever owns the socket or the file receives into ``space()`` and says
 never reads, waits or logs. Its buffer is its bound: it never holds more than one.
 """
 
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from orderbook.book.mbo import MboArray
 
 BUFFER_BYTES: Final = 1 << 20
 MIN_BUFFER_BYTES: Final = 4096
+
+FramingName = Literal["csv", "dbn"]
+"""How records are written on the raw feed; both sides must say the same."""
 
 
 class FeedError(Exception):

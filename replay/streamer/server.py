@@ -16,8 +16,9 @@ from typing import Any, Final, cast
 
 from orderbook.book.mbo import BookKey
 from replay.feed.pacing import SECOND_NS
-from replay.feed.raw_protocol import FramingName, make_framing
+from replay.feed.raw_protocol import make_framing
 from replay.feed.sources import Recording, SourceError
+from replay.feed.stream import FramingName
 from replay.streamer.client import Client
 from replay.streamer.messages import MAX_RECORDS_PER_S, Pace, ReplayState, StartCommand, StreamerRefused, StreamerStatus
 from replay.streamer.publication import Publication, book_keys

@@ -12,8 +12,9 @@ import pytest
 from orderbook.book.mbo import Action, Flags, MboArray
 from orderbook.tests.records import LAST, TOB, add, stream
 from replay.feed.csv_codec import HEADER
-from replay.feed.raw_protocol import FramingName, make_framing
+from replay.feed.raw_protocol import make_framing
 from replay.feed.sources import Recording, SourceError
+from replay.feed.stream import FramingName
 from replay.streamer import client as client_module
 from replay.streamer import server as server_module
 from replay.streamer.messages import ReplayState, StreamerRefused, StreamerStatus
