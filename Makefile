@@ -2,10 +2,11 @@
 
 PYTHON ?= python3
 VENV := .venv
+FUZZ_S ?= 20
 BIN := $(VENV)/bin
 COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --quiet pyproject.toml
 
-.PHONY: help init run test check lint format lock clean
+.PHONY: help init run test check lint format bench fuzz lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,6 +34,13 @@ lint: check ## the same as check
 format: $(VENV)/.dev ## write the code in its one format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.run ## measure the books with 1 and with 1,000 instruments (BENCH_FILE=recording: with your data)
+	$(BIN)/python manage.py benchbook --instruments 1 $(if $(BENCH_FILE),--file "$(BENCH_FILE)")
+	$(BIN)/python manage.py benchbook --instruments 1000 $(if $(BENCH_FILE),--file "$(BENCH_FILE)")
+
+fuzz: $(VENV)/.dev ## feed damaged bytes to everything that reads foreign ones (FUZZ_S=20 seconds each)
+	$(BIN)/python -m replay.tests.fuzz --seconds $(FUZZ_S)
 
 lock: $(VENV)/.dev ## compile the requirement files anew (needs a package index)
 	$(COMPILE) --upgrade -o requirements.txt

@@ -19,7 +19,7 @@ from engine_worker.results import write_results
 from engine_worker.run import Run, SymbolOf, Track, first_plain, key_of, maybe_streamers_clears
 from engine_worker.sinks.base import Sink
 from engine_worker.sinks.broadcast import LiveBook
-from orderbook.book.market import Market, split_by_book
+from orderbook.book.market import make_market, split_by_book
 from orderbook.book.mbo import MboArray
 from orderbook.book.snapshot import BookSnapshot
 
@@ -93,7 +93,7 @@ class Engine:
     def begin(self, symbol_of: SymbolOf) -> None:
         """Start with empty books: a connection brings its own beginning."""
         self.state = "waiting"
-        self._market = Market(self.config.book)
+        self._market = make_market(self.config.book)
         self._run = Run(self.config, self._market, self._names, symbol_of)
         if self._last is not None and self._last.is_full:
             self._run.stopped = self._last

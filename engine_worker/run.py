@@ -13,10 +13,9 @@ from engine_worker.cadence import Cadence
 from engine_worker.config import EngineConfig
 from engine_worker.metrics import LatencyHistogram
 from engine_worker.naming import Names
-from orderbook.book.market import Market
 from orderbook.book.mbo import Action, BookKey, Flags, MboArray, Side
 from orderbook.book.price import infer_tick
-from orderbook.book.protocol import OrderBook
+from orderbook.book.protocol import Market, OrderBook
 from orderbook.book.snapshot import BookSnapshot
 
 SymbolOf = Callable[[int], str | None]

@@ -107,4 +107,7 @@ def _number(request: dict[str, object], name: str, default: int, allowed: tuple[
 
 
 def _shown(value: object) -> str:
-    return json.dumps(value)[:80]
+    try:
+        return json.dumps(value)[:80]
+    except RecursionError:  # a few calls deeper than where it could just be read
+        return "a value that is nested too deep"

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
 from orderbook.book.timestamp import format_ns
+from orderbook.quality.tables import headline, tables
 from replay import control, runs
 from replay.auth import CONTROL_PERMISSION
 from replay.keys import SCOPES, create_key
@@ -33,10 +34,36 @@ class ReadOnlyAdmin(ModelAdmin):
 
 @admin.register(Dataset)
 class DatasetAdmin(ReadOnlyAdmin):
-    list_display = ["name", "state", "format", "records", "events", "first_event", "last_event", "registered_at"]
+    list_display = [
+        *("name", "state", "quality_verdict", "format", "records", "events", "first_event", "last_event"),
+        "registered_at",
+    ]
     list_filter = ["state", "format", "venue_dataset", "instruments"]
     search_fields = ["name", "path", "error"]
-    actions = ["rescan"]
+    actions = ["rescan", "verify"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Dataset]:
+        return Dataset.objects.with_verdict()
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        dataset = self.get_object(request, object_id)
+        report = dataset and dataset.quality
+        shown = {}
+        if report:
+            shown = {"headline": headline(report), "tables": tables(report, len(report["instruments"]))}
+        return super().change_view(
+            request, object_id, form_url, {"report": report, "quality": shown, **(extra_context or {})}
+        )
+
+    @admin.display(description="quality", ordering="quality_ok")
+    def quality_verdict(self, dataset: Any) -> str:
+        if dataset.quality_ok is None:
+            return "not yet" if dataset.state == Dataset.State.READY else "-"
+        if not dataset.quality_ok:
+            return "FAILED"
+        return f"{dataset.quality_anomalies:,} anomalies" if dataset.quality_anomalies else "OK"
 
     @admin.display(description="first event", ordering="first_ts_event")
     def first_event(self, dataset: Dataset) -> str:
@@ -55,6 +82,16 @@ class DatasetAdmin(ReadOnlyAdmin):
             return
         self.message_user(request, f"{len(chosen)} files are being read again; their rows will tell.")
 
+    @admin.action(description="Verify the selected files", permissions=["view"])
+    def verify(self, request: HttpRequest, chosen: QuerySet[Dataset]) -> None:
+        ready = chosen.filter(state=Dataset.State.READY)
+        try:
+            control.verify([dataset.pk for dataset in ready])
+        except control.ControlUnreachable as error:
+            self.message_user(request, f"Nothing is verified: {error}", messages.ERROR)
+            return
+        self.message_user(request, f"{len(ready)} files are being verified; their rows will tell.")
+
 
 @admin.register(Replay)
 class ReplayAdmin(ReadOnlyAdmin):
@@ -63,6 +100,9 @@ class ReplayAdmin(ReadOnlyAdmin):
     list_select_related = ["dataset", "requested_by"]
     search_fields = ["dataset__name", "error"]
     actions = ["stop"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Replay]:
+        return super().get_queryset(request).defer("dataset__quality")  # a list needs the dataset's name
 
     @admin.display(description="market time", ordering="position_ts_event")
     def event(self, replay: Replay) -> str:

@@ -80,6 +80,14 @@ class StartBody(PaceBody):
     max_msgs: Annotated[StrictInt, Field(ge=-1, lt=2**63)] = -1
 
 
+class QualityRow(TypedDict):
+    """What the quality report of a dataset comes to."""
+
+    ok: bool
+    anomalies: int
+    hash: str | None
+
+
 class DatasetRow(TypedDict):
     """A dataset as the page lists it."""
 
@@ -95,6 +103,7 @@ class DatasetRow(TypedDict):
     size_bytes: int
     first_ts: str | None
     last_ts: str | None
+    quality: QualityRow | None  # None until a worker has made the report
 
 
 @router.post("/control/replay/start", auth=CONTROL_AUTH)
@@ -135,10 +144,13 @@ def replay_status(request: HttpRequest) -> StatusAnswer:
 @router.get("/datasets", auth=READ_AUTH)
 def list_datasets(request: HttpRequest) -> list[DatasetRow]:
     """List the registered files, broken ones with the reason."""
-    return [_dataset_row(dataset) for dataset in Dataset.objects.prefetch_related("instruments")]
+    return [_dataset_row(dataset) for dataset in Dataset.objects.with_verdict().prefetch_related("instruments")]
 
 
-def _dataset_row(dataset: Dataset) -> DatasetRow:
+def _dataset_row(dataset: Any) -> DatasetRow:  # a Dataset with its verdict
+    quality: QualityRow | None = None
+    if dataset.quality_ok is not None:
+        quality = {"ok": dataset.quality_ok, "anomalies": dataset.quality_anomalies, "hash": dataset.quality_hash}
     return {
         "id": dataset.pk,
         "name": dataset.name,
@@ -152,6 +164,7 @@ def _dataset_row(dataset: Dataset) -> DatasetRow:
         "size_bytes": dataset.size_bytes,
         "first_ts": None if dataset.first_ts_event is None else format_ns(dataset.first_ts_event),
         "last_ts": None if dataset.last_ts_event is None else format_ns(dataset.last_ts_event),
+        "quality": quality,
     }
 
 

@@ -149,8 +149,17 @@ def status() -> StatusAnswer:
 
 def rescan(dataset_ids: list[int]) -> None:
     """Have a worker read these files again; does not wait for it. Raises ControlUnreachable."""
+    _send(tasks.rescan_datasets.signature((dataset_ids,)))
+
+
+def verify(dataset_ids: list[int]) -> None:
+    """Have a worker make the quality reports of these files anew; does not wait. Raises ControlUnreachable."""
+    _send(*(tasks.verify_dataset.signature((dataset_id, True)) for dataset_id in dataset_ids))
+
+
+def _send(*calls: Any) -> None:
     try:
-        _on_waiter(lambda: tasks.rescan_datasets.apply_async((dataset_ids,), retry=False))
+        _on_waiter(lambda: [call.apply_async(retry=False) for call in calls])
     except (OperationalError, RedisError, FutureTimeoutError) as error:
         raise ControlUnreachable(f"Redis does not answer: {error}") from error
 

@@ -1,9 +1,10 @@
 """Files become Dataset rows: what is in DATA_DIR and CSV_PATH, looked at once for each content. Floor 3.
 
 A file that cannot be replayed is a row in state failed that says why, and never stops the others. The rows are
-written by ``scan`` and ``register`` only.
+written by ``scan`` and ``register`` only; but the quality report, which a worker makes later.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,8 +12,11 @@ from os import stat_result
 from pathlib import Path
 from typing import Final
 
+from celery import current_app
 from django.conf import settings
 from django.db import transaction
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from history.models import Instrument
 from replay.feed.sources import SUFFIXES, Recording, SourceError, file_sha256, format_of, open_recording
@@ -20,6 +24,9 @@ from replay.feed.summary import InstrumentSummary, Summary, summarize
 from replay.models import Dataset
 
 GONE = "The file is gone."
+VERIFY_TASK: Final = "replay.tasks.verify_dataset"  # by name: the tasks call this module
+
+logger = logging.getLogger(__name__)
 
 _FILE_CLOCK_TICK: Final = timedelta(milliseconds=10)  # a file's times come from a clock that may be so far behind
 
@@ -30,13 +37,16 @@ Progress = Callable[[Path, int], None]
 def scan(progress: Progress = lambda path, n: None) -> list[Dataset]:
     """Register every file of DATA_DIR and CSV_PATH, and mark the rows whose file is gone. Returns all rows.
 
+    A worker is asked for the quality reports that are missing.
+
     Cost: reading and decoding each file that is new or changed; one stat for each of the others.
     """
     seen = {register(path, progress).pk for path in files()}
-    for dataset in Dataset.objects.exclude(error=GONE):
+    for dataset in Dataset.objects.defer("quality").exclude(error=GONE):
         if dataset.pk not in seen and not Path(dataset.path).exists():
             _fail(dataset, GONE)
-    return list(Dataset.objects.prefetch_related("instruments"))
+    request_reports()
+    return list(Dataset.objects.defer("quality").prefetch_related("instruments"))
 
 
 def open_dataset(path: Path) -> Recording:
@@ -75,16 +85,36 @@ def register(path: Path, progress: Progress = lambda path, n: None) -> Dataset:
     return dataset
 
 
+def request_reports() -> None:
+    """Ask a worker for every quality report that is missing, as soon as what was registered is committed.
+
+    Without a broker, which takes some seconds to find out, the log says so, and the next scan asks again.
+    """
+    transaction.on_commit(_request_missing)
+
+
+def _request_missing() -> None:
+    missing = Dataset.objects.filter(state=Dataset.State.READY, quality__isnull=True)
+    try:
+        for dataset_id in missing.values_list("pk", flat=True):
+            current_app.send_task(VERIFY_TASK, [dataset_id], retry=False, ignore_result=True)
+    except (OperationalError, RedisError) as error:
+        logger.warning("no worker could be asked for quality reports: %s", error)
+
+
 def _row(path: Path) -> Dataset:
-    """Return the row of a path; its name is the file's, or the whole path when another file has that name."""
+    """Return the row of a path; its name is the file's, or the whole path when another file has that name.
+
+    Without its report: what is not loaded is not saved, so that a worker may write it at the same time.
+    """
     written = _written(path)
-    known = Dataset.objects.filter(path=written).first()
+    known = Dataset.objects.defer("quality").filter(path=written).first()
     if known is not None:
         return known
     name = _written(Path(path.name))
     if Dataset.objects.filter(name=name).exclude(error=GONE).exists():
         name = written
-    return Dataset.objects.update_or_create(name=name, defaults={"path": written, "sha256": ""})[0]
+    return Dataset.objects.defer("quality").update_or_create(name=name, defaults={"path": written, "sha256": ""})[0]
 
 
 def _written(path: Path) -> str:
@@ -145,7 +175,7 @@ def _check_place(path: Path) -> None:
 
 @transaction.atomic
 def _save(dataset: Dataset, summary: Summary) -> None:
-    dataset.state, dataset.error = Dataset.State.READY, ""
+    dataset.state, dataset.error, dataset.quality = Dataset.State.READY, "", None
     dataset.records, dataset.events = summary.records, summary.events
     dataset.first_ts_event, dataset.last_ts_event = summary.first_ts_event, summary.last_ts_event
     dataset.save()
@@ -162,7 +192,7 @@ def _instrument(found: InstrumentSummary) -> Instrument:
 
 @transaction.atomic
 def _fail(dataset: Dataset, error: str) -> None:
-    dataset.state, dataset.error = Dataset.State.FAILED, error
+    dataset.state, dataset.error, dataset.quality = Dataset.State.FAILED, error, None
     dataset.records = dataset.events = 0
     dataset.first_ts_event = dataset.last_ts_event = None
     if error == GONE:

@@ -6,6 +6,21 @@ from django.db import models
 from replay.streamer.messages import ACTIVE_STATES, ReplayState
 
 
+class DatasetQuerySet(models.QuerySet["Dataset"]):
+    """Datasets with what lists need."""
+
+    def with_verdict(self) -> "DatasetQuerySet":
+        """Leave the report where it is, and add what it comes to: quality_ok, quality_anomalies, quality_hash.
+
+        A report has hundreds of lines; a list shows three words of it.
+        """
+        return self.defer("quality").annotate(
+            quality_ok=models.F("quality__ok"),
+            quality_anomalies=models.F("quality__anomaly_count"),
+            quality_hash=models.F("quality__hash"),
+        )
+
+
 class Dataset(models.Model):
     """A recorded file, and what was found in it when it was registered."""
 
@@ -27,7 +42,12 @@ class Dataset(models.Model):
     first_ts_event = models.BigIntegerField(null=True)
     last_ts_event = models.BigIntegerField(null=True)
     instruments = models.ManyToManyField("history.Instrument", blank=True, related_name="datasets")
+    quality = models.JSONField(
+        null=True, editable=False, help_text="The quality report of the content that sha256 names; null until made."
+    )
     registered_at = models.DateTimeField(auto_now=True)
+
+    objects = DatasetQuerySet.as_manager()
 
     class Meta:
         ordering = ["name"]

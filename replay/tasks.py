@@ -4,6 +4,8 @@ No task lives as long as a replay: the streamer is a daemon and owns the clock. 
 writes the row, and returns an outcome as plain data: the status, or why there is none.
 """
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -11,7 +13,10 @@ from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from celery import shared_task
+from celery.signals import worker_shutting_down
 from django.conf import settings
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from replay import runs
 from replay.models import Dataset, Replay
@@ -23,6 +28,10 @@ ALREADY_RUNNING: Final = "already running"
 _START_WITHIN_S: Final = 3.5  # the streamer opens the file before it answers
 _OTHER_START_WITHIN_S: Final = 4.0
 _OTHER_START_POLL_S: Final = 0.05
+_VERIFY_AGAIN_S: Final = 5  # when another file is being verified
+
+_verifying = threading.Lock()
+_stopping = threading.Event()
 
 
 class StartRequest(TypedDict):
@@ -65,10 +74,52 @@ def change_pace(pace: Pace) -> Outcome:
 def rescan_datasets(dataset_ids: list[int]) -> None:
     """Register these files anew; what is wrong with one ends up in its row."""
     # here, because reading files needs numba, and web processes load this module to send tasks
-    from replay.datasets import register
+    from replay.datasets import register, request_reports
 
-    for dataset in Dataset.objects.filter(pk__in=dataset_ids):
+    for dataset in Dataset.objects.defer("quality").filter(pk__in=dataset_ids):
         register(Path(dataset.path))
+    request_reports()
+
+
+class Stopping(Exception):
+    """The worker is to end: its work is given up, to be done later."""
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]
+def verify_dataset(dataset_id: int, anew: bool = False) -> None:
+    """Make the quality report of a dataset that has none, or a new one.
+
+    One file at a time, so that the other threads of the worker stay free for commands: the others wait in the broker.
+    """
+    # here, because it reads files and rebuilds books: see rescan_datasets
+    from replay.quality import store_report
+
+    if not anew and not Dataset.objects.filter(pk=dataset_id, quality__isnull=True).exists():
+        return
+    if not _verifying.acquire(blocking=False):
+        _verify_later(dataset_id, anew)
+        return
+    try:
+        store_report(dataset_id, _unless_stopping)
+    except Stopping:
+        _verify_later(dataset_id, anew)
+    finally:
+        _verifying.release()
+
+
+def _verify_later(dataset_id: int, anew: bool) -> None:
+    with contextlib.suppress(OperationalError, RedisError):  # then the next registration asks for it
+        verify_dataset.apply_async((dataset_id, anew), countdown=_VERIFY_AGAIN_S, retry=False)
+
+
+def _unless_stopping(stage: str, n: int, total: int) -> None:
+    if _stopping.is_set():
+        raise Stopping
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _give_up(**_: object) -> None:
+    _stopping.set()
 
 
 @lru_cache(maxsize=1)

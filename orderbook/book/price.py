@@ -36,9 +36,9 @@ def parse_price(text: str) -> int:
     kept, beyond = fraction[:SCALE_DIGITS], fraction[SCALE_DIGITS:]
     if beyond.strip("0"):
         raise ValueError(f"expected a price of at most {SCALE_DIGITS} decimals, found {text!r}")
-    digits = whole + kept.ljust(SCALE_DIGITS, "0")
+    digits = (whole + kept.ljust(SCALE_DIGITS, "0")).lstrip("0") or "0"
     # Python refuses to convert thousands of digits, so the length is judged before the value.
-    price = int(digits) if len(digits.lstrip("0")) <= SCALE_DIGITS * 3 else UNDEF_PRICE
+    price = int(digits) if len(digits) <= SCALE_DIGITS * 3 else UNDEF_PRICE
     if price >= UNDEF_PRICE:
         raise ValueError(f"expected a price that fits 64 bits in units of 1e-9, found {text!r}")
     return -price if sign == "-" else price

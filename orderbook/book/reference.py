@@ -6,9 +6,11 @@ example, [S] its convention for snapshots, [H] what older recordings do, [B] Bat
 the sources call impossible.
 """
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,15 @@ from sortedcontainers import SortedDict
 from orderbook.book.anomaly import Anomaly
 from orderbook.book.errors import InvariantError
 from orderbook.book.mbo import ORDER, UNDEF_PRICE, Action, Flags, MboArray, Side
+from orderbook.book.protocol import QueuePosition, RestingOrder
 from orderbook.book.snapshot import Bbo, Level, Levels
+from orderbook.book.tape import Tape
+
+# Plain integers: the arithmetic of an IntFlag costs more than the rest of a record.
+_LAST: Final = int(Flags.LAST)
+_MAYBE_BAD_BOOK: Final = int(Flags.MAYBE_BAD_BOOK)
+_SNAPSHOT: Final = int(Flags.SNAPSHOT)
+_TOB: Final = int(Flags.TOB)
 
 
 @dataclass(slots=True)
@@ -56,17 +66,32 @@ class ReferenceBook:
         # Keys are prices, negated for bids, so that the first level of either side is its best.
         self._sides: dict[int, SortedDict] = {Side.BID: SortedDict(), Side.ASK: SortedDict()}
         self._anomalies: dict[str, int] = {}
+        self._taped = Bbo(None, None)
 
-    def apply(self, records: MboArray) -> None:
+    def apply(self, records: MboArray, tape: Tape | None = None) -> None:
         """Apply records in order. Cost: O(log levels) a record."""
-        for row in _rows(records):
+        if tape is not None:
+            tape.reserve(len(records))
+        for number, row in enumerate(rows(records)):
             self._apply_record(*row)
+            if tape is not None:
+                self.write_tape(tape, number, records[number])
+        if tape is not None:
+            tape.finish(records)
         self._remember(records)
+
+    def write_tape(self, tape: Tape, number: int, record: np.void) -> None:
+        """Write what a record that was just applied means for the tape."""
+        if record["action"] == Action.TRADE:
+            tape.write_trade(number, record)
+        if record["flags"] & _LAST and (bbo := self.bbo()) != self._taped:
+            self._taped = bbo
+            tape.write_bbo(number, record, bbo)
 
     def apply_timed(self, records: MboArray) -> npt.NDArray[np.int64]:
         """Apply records in order and return how long each took, ns."""
         spent = np.empty(len(records), np.int64)
-        for position, row in enumerate(_rows(records)):
+        for position, row in enumerate(rows(records)):
             before = time.perf_counter_ns()
             self._apply_record(*row)
             spent[position] = time.perf_counter_ns() - before
@@ -80,14 +105,14 @@ class ReferenceBook:
         self.ts_event = int(last["ts_event"])
         self.ts_recv = int(last["ts_recv"])
         self.sequence = int(last["sequence"])
-        self.at_event_end = bool(last["flags"] & Flags.LAST)
+        self.at_event_end = bool(last["flags"] & _LAST)
 
     def _apply_record(self, action: int, flags: int, order: Order) -> None:
-        if flags & Flags.MAYBE_BAD_BOOK:
+        if flags & _MAYBE_BAD_BOOK:
             self._count(Anomaly.MAYBE_BAD_BOOK)
         # [H] A snapshot that begins without R replaces what rests all the same; else each of its records
         # would be a duplicate add.
-        in_snapshot = bool(flags & Flags.SNAPSHOT)
+        in_snapshot = bool(flags & _SNAPSHOT)
         if in_snapshot and not self._in_snapshot and action != Action.CLEAR and self._has_levels():
             self._count(Anomaly.IMPLICIT_CLEAR)
             self.clear()
@@ -104,7 +129,7 @@ class ReferenceBook:
         if order.side not in (Side.BID, Side.ASK):
             self._count(Anomaly.BAD_SIDE)  # [A] only trades, fills, clears and nothings may lack a side
             return
-        if order.price == UNDEF_PRICE and flags & Flags.TOB:
+        if order.price == UNDEF_PRICE and flags & _TOB:
             self._clear_side(order.side)  # [L]
         elif action == Action.CANCEL:
             self._cancel(order)
@@ -116,7 +141,7 @@ class ReferenceBook:
             self._modify(order, flags)
 
     def _add(self, order: Order, flags: int) -> None:
-        if flags & Flags.TOB:
+        if flags & _TOB:
             self._set_top(order)
             return
         if order.size == 0:
@@ -238,6 +263,26 @@ class ReferenceBook:
         ]
         return np.array(listed, ORDER)
 
+    def queue(self, side: Side, price: int) -> npt.NDArray[np.void]:
+        """Return the orders of one level in queue order; none where no level is."""
+        level: PriceLevel | None = self._sides[side].get(_rank(side, price))
+        listed = [(each.order_id, each.price, each.size, each.side) for each in level.orders.values()] if level else []
+        return np.array(listed, ORDER)
+
+    def order(self, order_id: int) -> RestingOrder | None:
+        """Return an order as it rests, None when it does not."""
+        found = self._orders.get(order_id)
+        return None if found is None else RestingOrder(order_id, Side(found.side), found.price, found.size)
+
+    def queue_position(self, order_id: int) -> QueuePosition | None:
+        """Return what waits ahead of an order at its level, None when it does not rest."""
+        found = self._orders.get(order_id)
+        if found is None:
+            return None
+        queue = self._level(found.side, found.price).orders.values()
+        ahead = list(itertools.takewhile(lambda order: order is not found, queue))
+        return QueuePosition(len(ahead), sum(order.size for order in ahead))
+
     @property
     def anomalies(self) -> dict[str, int]:
         """Count of data faults by kind; kinds that did not occur are absent."""
@@ -275,7 +320,7 @@ def _rank(side: int, price: int) -> int:
     return -price if side == Side.BID else price
 
 
-def _rows(records: MboArray) -> Iterator[tuple[int, int, Order]]:
+def rows(records: MboArray) -> Iterator[tuple[int, int, Order]]:
     """Yield action, flags and the order that each record names, as plain Python values."""
     columns = (records[name].tolist() for name in ("action", "flags", "order_id", "side", "price", "size"))
     for action, flags, order_id, side, price, size in zip(*columns, strict=True):

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
+from hypothesis import settings
 
-from orderbook.book.mbo import MBO, MBO_LENGTH, MBO_RTYPE, Flags, MboArray, Side
+from orderbook.book.digest import state_hash
+from orderbook.book.market import BookKind
+from orderbook.book.mbo import MBO, MBO_LENGTH, MBO_RTYPE, UNDEF_PRICE, BookKey, Flags, MboArray, Side
 from orderbook.book.protocol import OrderBook
+
+KINDS: list[BookKind] = ["reference", "kernel"]
 
 LAST = int(Flags.LAST)
 TOB = int(Flags.TOB)
@@ -16,6 +23,11 @@ MAYBE_BAD_BOOK = int(Flags.MAYBE_BAD_BOOK)
 FIRST_TS = 1_758_742_200_000_000_000
 
 Row = tuple[int, ...]
+
+
+def examples(usual: int, many: int) -> int:
+    """Return how many examples a property gets: the usual number, or many under ``--hypothesis-profile=long``."""
+    return many if settings.get_current_profile_name() == "long" else usual
 
 
 def record(
@@ -96,9 +108,60 @@ def random_session(seed: int, count: int, ids: int = 400, prices: int = 60) -> M
     return records
 
 
+def eventful_session(seed: int, count: int, ids: int = 400, prices: int = 60) -> MboArray:
+    """Return a random session with everything rare in it: clears, snapshots, top-of-book records, broken codes."""
+    records = random_session(seed, count, ids, prices)
+    rng = np.random.default_rng([seed, 1])
+    for start in rng.integers(0, count, count // 400).tolist():
+        run = records[start : start + 20]
+        run["flags"] |= SNAPSHOT
+        run["action"] = ord("A")
+        if rng.random() < 0.5:
+            run[0]["action"] = ord("R")
+    rare = rng.random(count)
+    records["action"][rare < 0.002] = ord("R")
+    records["action"][(rare > 0.01) & (rare < 0.02)] = ord("?")
+    records["side"][(rare > 0.02) & (rare < 0.03)] = ord("N")
+    records["price"][(rare > 0.03) & (rare < 0.04)] = UNDEF_PRICE
+    records["flags"][(rare > 0.035) & (rare < 0.045)] |= TOB
+    records["flags"][(rare > 0.045) & (rare < 0.05)] |= MAYBE_BAD_BOOK
+    return records
+
+
+def interleaved(parts: Sequence[MboArray], seed: int) -> MboArray:
+    """Return the records of several streams in one, each stream in its own order."""
+    turns = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    np.random.default_rng(seed).shuffle(turns)
+    mixed = np.zeros(len(turns), MBO)
+    for number, part in enumerate(parts):
+        mixed[turns == number] = part
+    return mixed
+
+
+def renamed_book(records: MboArray, key: BookKey) -> MboArray:
+    """Return the same records as those of another book."""
+    records = records.copy()
+    records["publisher_id"], records["instrument_id"] = key
+    return records
+
+
+def retold(book: OrderBook) -> MboArray:
+    """Return a stream that tells what a book shows: its top-of-book levels, then its orders in queue order."""
+    orders = book.orders()
+    rows = []
+    for side, code in ((Side.BID, "B"), (Side.ASK, "A")):
+        mine = orders[orders["side"] == side]
+        for price, size, _ in book.levels(side).tolist():
+            if shown := size - int(mine["size"][mine["price"] == price].sum()):
+                rows.append(record("A", code, price, shown, flags=LAST | TOB))
+    rows += [record("A", chr(side), price, size, order_id) for order_id, price, size, side in orders.tolist()]
+    return stream(*rows)
+
+
 def picture(book: OrderBook) -> dict[str, object]:
     """Return everything that the face of a book shows, in values that compare."""
     return {
+        "hash": state_hash(book),
         "bids": book.levels(Side.BID).tolist(),
         "asks": book.levels(Side.ASK).tolist(),
         "bbo": book.bbo(),

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from orderbook.book.market import BookKind, make_book
-from orderbook.book.mbo import MBO, UNDEF_PRICE, UNDEF_TIMESTAMP, Side
-from orderbook.book.protocol import OrderBook
+from orderbook.book.mbo import MBO, ORDER, UNDEF_PRICE, UNDEF_TIMESTAMP, Side
+from orderbook.book.protocol import OrderBook, QueuePosition, RestingOrder
 from orderbook.book.snapshot import BookState, Level, book_state
 from orderbook.tests.records import (
+    KINDS,
     LAST,
     MAYBE_BAD_BOOK,
     SNAPSHOT,
@@ -26,7 +27,7 @@ from orderbook.tests.records import (
 BIDS, ASKS = Side.BID, Side.ASK
 
 
-@pytest.fixture(params=["reference", "kernel"])
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> BookKind:
     kind: BookKind = request.param
     return kind
@@ -241,6 +242,96 @@ def test_a_modify_to_no_price_is_counted_and_ignored(book: OrderBook) -> None:
     assert book.anomalies == {"undef_price": 1}
 
 
+# events, as the venues send them
+
+
+def trade(side: str, price: int, size: int, order_id: int) -> Row:
+    return record("T", side, price, size, order_id, flags=0)
+
+
+def fill(side: str, price: int, size: int, order_id: int) -> Row:
+    return record("F", side, price, size, order_id, flags=0)
+
+
+def test_a_partial_fill_of_cme_is_trade_fill_and_modify(book: OrderBook) -> None:
+    apply(book, add("A", 101, 10, 1), add("A", 101, 5, 2))
+    apply(book, trade("B", 101, 4, 77), fill("A", 101, 4, 1), modify("A", 101, 6, 1))
+    assert asks(book) == [[101, 11, 2]]
+    assert order_ids(book) == [1, 2]  # keeps its place
+    assert book.anomalies == {}
+
+
+def test_a_full_fill_of_cme_is_trade_fill_and_cancel(book: OrderBook) -> None:
+    apply(book, add("A", 101, 10, 1), add("A", 101, 5, 2))
+    apply(book, trade("B", 101, 10, 77), fill("A", 101, 10, 1), cancel("A", 101, 10, 1))
+    assert asks(book) == [[101, 5, 1]]
+    assert book.anomalies == {}
+
+
+def test_one_aggressor_may_fill_several_orders(book: OrderBook) -> None:
+    apply(book, add("B", 100, 3, 1), add("B", 100, 3, 2), add("B", 99, 9, 3))
+    apply(
+        book,
+        trade("A", 100, 6, 77),
+        trade("A", 99, 1, 77),
+        fill("B", 100, 3, 1),
+        fill("B", 100, 3, 2),
+        fill("B", 99, 1, 3),
+        cancel("B", 100, 3, 1, flags=0),
+        cancel("B", 100, 3, 2, flags=0),
+        modify("B", 99, 8, 3),
+    )
+    assert bids(book) == [[99, 8, 1]]
+
+
+def test_a_fill_is_never_subtracted_beside_the_modify_that_tells_it(book: OrderBook) -> None:
+    # The refresh of an iceberg: 4 of 5 shown are filled, 5 are shown again.
+    apply(book, add("A", 101, 5, 1), add("A", 101, 5, 2))
+    apply(book, trade("B", 101, 4, 77), fill("A", 101, 4, 1), modify("A", 101, 5, 1))
+    assert asks(book) == [[101, 10, 2]]
+    assert order_ids(book) == [1, 2]
+
+
+def test_the_refresh_of_an_iceberg_with_a_greater_size_loses_priority(book: OrderBook) -> None:
+    apply(book, add("A", 101, 5, 1), add("A", 101, 5, 2))
+    apply(book, trade("B", 101, 5, 77), fill("A", 101, 5, 1), modify("A", 101, 8, 1))
+    assert asks(book) == [[101, 13, 2]]
+    assert order_ids(book) == [2, 1]
+
+
+def test_a_hidden_quantity_may_trade_under_an_order_id_that_was_never_added(book: OrderBook) -> None:
+    apply(book, add("A", 101, 5, 1), trade("B", 100, 4, 77), fill("A", 100, 4, 999), record("N"))
+    assert asks(book) == [[101, 5, 1]]
+    assert book.anomalies == {}
+
+
+def test_the_rest_of_an_aggressor_may_come_before_the_cancels_of_what_it_hit(book: OrderBook) -> None:
+    apply(book, add("A", 101, 5, 1), add("A", 102, 5, 2), add("B", 100, 1, 3))
+    apply(book, trade("B", 101, 5, 4), fill("A", 101, 5, 1), add("B", 101, 2, 4, flags=0))
+    assert book_state(book.bbo()) == BookState.LOCKED
+    assert not book.at_event_end
+    apply(book, cancel("A", 101, 5, 1))
+    assert book_state(book.bbo()) == BookState.OK
+    assert book.at_event_end
+    assert book.bbo() == (Level(101, 2, 1), Level(102, 5, 1))
+
+
+def test_an_execution_of_nasdaq_is_a_partial_cancel(book: OrderBook) -> None:
+    apply(book, add("B", 100, 500, 1), add("B", 100, 100, 2))
+    for _ in range(2):
+        apply(book, trade("N", 100, 200, 0), fill("B", 100, 200, 1), cancel("B", 100, 200, 1))
+    assert book.orders().tolist() == [(1, 100, 100, BIDS), (2, 100, 100, BIDS)]
+    apply(book, trade("N", 100, 100, 0), fill("B", 100, 100, 1), cancel("B", 100, 100, 1))
+    assert order_ids(book) == [2]
+    assert book.anomalies == {}
+
+
+def test_a_replace_of_nasdaq_is_cancel_and_add_and_loses_priority(book: OrderBook) -> None:
+    apply(book, add("B", 100, 5, 1), add("B", 100, 5, 2))
+    apply(book, cancel("B", 100, 5, 1, flags=0), add("B", 100, 3, 9))
+    assert book.orders().tolist() == [(2, 100, 5, BIDS), (9, 100, 3, BIDS)]
+
+
 # R, T, F, N
 
 
@@ -351,6 +442,52 @@ def test_a_snapshot_may_come_in_pieces(book: OrderBook) -> None:
     assert order_ids(book) == [1, 2]
 
 
+def test_a_second_snapshot_with_a_clear_replaces_the_first(book: OrderBook) -> None:
+    apply(book, clear(SNAPSHOT), *snapshot_of_two(1), clear(SNAPSHOT), *snapshot_of_two(2))
+    assert order_ids(book) == [2, 3]
+    assert book.anomalies == {}
+
+
+def test_snapshot_records_without_a_clear_right_behind_a_snapshot_belong_to_it(book: OrderBook) -> None:
+    # Only a record without the flag in between tells that a snapshot is another one.
+    apply(book, *snapshot_of_two(1), *snapshot_of_two(2))
+    assert order_ids(book) == [1, 2, 3]
+    assert book.anomalies == {"duplicate_add": 1}
+
+
+def test_a_snapshot_in_mid_event_leaves_nothing_of_the_event(book: OrderBook) -> None:
+    apply(book, add("B", 100, 5, 1, flags=0), clear(SNAPSHOT), *snapshot_of_two(7))
+    assert order_ids(book) == [7, 8]
+
+
+def test_a_snapshot_may_be_empty(book: OrderBook) -> None:
+    apply(book, add("B", 100, 5, 1), clear(SNAPSHOT | LAST), add("B", 99, 5, 2))
+    assert order_ids(book) == [2]
+    assert book.anomalies == {}
+
+
+def test_a_snapshot_is_not_to_be_looked_at_before_its_last_record(book: OrderBook) -> None:
+    first, second = snapshot_of_two(1)
+    apply(book, clear(SNAPSHOT))
+    assert not book.at_event_end
+    apply(book, first)
+    assert not book.at_event_end
+    apply(book, second)
+    assert book.at_event_end
+
+
+def test_a_snapshot_keeps_the_priority_in_which_it_lists_the_orders(book: OrderBook) -> None:
+    ids = [5, 3, 9, 1]
+    apply(book, clear(SNAPSHOT), *(add("B", 100, 1, order_id, SNAPSHOT) for order_id in ids))
+    assert order_ids(book) == ids
+
+
+def test_the_stream_goes_on_behind_a_snapshot(book: OrderBook) -> None:
+    apply(book, clear(SNAPSHOT), *snapshot_of_two(1), add("B", 90, 5, 9), cancel("B", 90, 1, 1), modify("A", 91, 1, 2))
+    assert (bids(book), asks(book)) == ([[90, 5, 1]], [[91, 1, 1]])
+    assert book.anomalies == {}
+
+
 def test_a_snapshot_over_a_top_of_book_level_clears_it(book: OrderBook) -> None:
     apply(book, add("B", 100, 5, 0, LAST | TOB), *snapshot_of_two(1))
     assert bids(book) == [[90, 1, 1]]
@@ -401,8 +538,29 @@ def test_prices_fill_all_of_their_64_bits(book: OrderBook) -> None:
 
 
 def test_a_level_may_hold_more_than_32_bits_of_size(book: OrderBook) -> None:
-    apply(book, *(add("A", 101, 2**32 - 1, order_id) for order_id in range(3)))
-    assert asks(book) == [[101, 3 * (2**32 - 1), 3]]
+    most = 2**32 - 1
+    apply(book, *(add("A", 101, most, order_id) for order_id in range(3)))
+    assert asks(book) == [[101, 3 * most, 3]]
+    assert book.bbo().ask == Level(101, 3 * most, 3)
+    assert book.queue_position(2) == QueuePosition(2, 2 * most)
+    apply(book, cancel("A", 101, most - 1, 1), modify("A", 101, most, 1))
+    assert asks(book) == [[101, 3 * most, 3]]
+    assert order_ids(book) == [0, 2, 1]
+    apply(book, add("A", 100, most, 0, LAST | TOB), *(add("A", 100, most, order_id) for order_id in range(2)))
+    assert asks(book) == [[100, 3 * most, 2]]
+
+
+def test_orders_at_the_ends_of_the_price_range_can_be_changed(book: OrderBook) -> None:
+    least, greatest = -(2**63), 2**63 - 2
+    for side in "BA":
+        apply(book, add(side, least, 5, 1), add(side, greatest, 6, 2))
+        apply(book, modify(side, greatest, 5, 1), modify(side, least, 6, 2))
+        assert book.order(1) == RestingOrder(1, Side(ord(side)), greatest, 5)
+        assert book.order(2) == RestingOrder(2, Side(ord(side)), least, 6)
+        assert book.queue(Side(ord(side)), least).tolist() == [(2, least, 6, ord(side))]
+        apply(book, cancel(side, greatest, 5, 1), cancel(side, least, 6, 2))
+        assert len(book) == 0
+    assert book.anomalies == {}
 
 
 def test_a_crossed_book_is_kept_as_it_is(book: OrderBook) -> None:
@@ -413,6 +571,61 @@ def test_a_crossed_book_is_kept_as_it_is(book: OrderBook) -> None:
 
 
 # the face
+
+
+def test_an_order_is_found_by_its_id_as_it_rests_now(book: OrderBook) -> None:
+    apply(book, add("B", 100, 5, 7), cancel("B", 100, 2, 7))
+    assert book.order(7) == RestingOrder(7, BIDS, 100, 3)
+    assert book.order(8) is None
+    apply(book, modify("B", -4, 9, 7))
+    found = book.order(7)
+    assert found == RestingOrder(7, BIDS, -4, 9)
+    assert found is not None
+    assert [type(value) for value in found] == [int, Side, int, int]
+    apply(book, cancel("B", -4, 9, 7))
+    assert book.order(7) is None
+
+
+def test_the_queue_of_a_level_is_in_time_priority(book: OrderBook) -> None:
+    apply(book, add("A", 101, 5, 3), add("A", 101, 6, 1), add("A", 102, 7, 2), add("B", 100, 1, 4))
+    assert book.queue(ASKS, 101).tolist() == [(3, 101, 5, ASKS), (1, 101, 6, ASKS)]
+    assert book.queue(ASKS, 102).tolist() == [(2, 102, 7, ASKS)]
+    assert book.queue(BIDS, 101).tolist() == []
+    assert book.queue(ASKS, 103).tolist() == []
+    assert book.queue(ASKS, UNDEF_PRICE).tolist() == []
+    assert book.queue(ASKS, 103).dtype == book.queue(ASKS, 101).dtype == ORDER
+
+
+def test_the_queue_position_counts_orders_and_sizes_ahead(book: OrderBook) -> None:
+    apply(book, add("B", 100, 5, 1), add("B", 100, 6, 2), add("B", 100, 7, 3), add("B", 101, 50, 4))
+    assert [book.queue_position(order_id) for order_id in (1, 2, 3, 4)] == [(0, 0), (1, 5), (2, 11), (0, 0)]
+    apply(book, cancel("B", 100, 3, 1))
+    assert book.queue_position(3) == QueuePosition(orders_ahead=2, size_ahead=8)
+    apply(book, modify("B", 100, 9, 1))
+    assert [book.queue_position(order_id) for order_id in (2, 3, 1)] == [(0, 0), (1, 6), (2, 13)]
+    apply(book, cancel("B", 100, 6, 2))
+    assert [book.queue_position(order_id) for order_id in (2, 3, 1)] == [None, (0, 0), (1, 7)]
+
+
+def test_what_a_top_of_book_publisher_shows_waits_in_no_queue(book: OrderBook) -> None:
+    apply(book, add("B", 100, 50, 0, LAST | TOB), add("B", 100, 5, 1), add("B", 100, 6, 2))
+    assert book.queue_position(2) == QueuePosition(1, 5)
+    assert book.queue(BIDS, 100).tolist() == [(1, 100, 5, BIDS), (2, 100, 6, BIDS)]
+    assert book.order(0) is None
+    assert len(book) == 2
+
+
+@pytest.mark.parametrize("order_id", [-1, 2**64, 2**70])
+def test_a_number_that_is_no_order_id_is_no_order(book: OrderBook, order_id: int) -> None:
+    apply(book, add("B", 100, 5, 2**64 - 1), add("B", 100, 5, 0))
+    assert book.order(order_id) is None
+    assert book.queue_position(order_id) is None
+
+
+@pytest.mark.parametrize("price", [-(2**63) - 1, 2**63, 2**70])
+def test_a_number_that_is_no_price_has_no_queue(book: OrderBook, price: int) -> None:
+    apply(book, add("B", 2**63 - 2, 5, 1), add("B", -(2**63), 5, 2))
+    assert book.queue(BIDS, price).tolist() == []
 
 
 def test_the_event_end_follows_the_flag_of_the_last_record(book: OrderBook) -> None:

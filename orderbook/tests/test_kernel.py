@@ -5,18 +5,22 @@ import pytest
 
 from orderbook.book import kernel
 from orderbook.book.anomaly import Anomaly
+from orderbook.book.arena import Arena, index_places, longer
+from orderbook.book.audit import Audit
 from orderbook.book.errors import InvariantError
-from orderbook.book.kernel_book import Arena, KernelBook, warm_up
-from orderbook.book.mbo import MBO, ORDER, UNDEF_PRICE, Action, Flags, Side
+from orderbook.book.kernel_book import KernelBook, clock_cost_ns, warm_up
+from orderbook.book.kernel_market import KernelMarket
+from orderbook.book.mbo import MBO, ORDER, UNDEF_PRICE, Action, BookKey, Flags, Side
 from orderbook.book.reference import ReferenceBook
-from orderbook.tests.records import add, cancel, picture, random_session, stream
+from orderbook.book.tape import Tape
+from orderbook.tests.records import add, cancel, picture, random_session, record, stream
 
 
 def test_the_codes_of_the_kernel_are_the_public_codes() -> None:
     for action in Action:
         assert getattr(kernel, action.name) == action
     assert (kernel.SIDE_BID, kernel.SIDE_ASK) == (Side.BID, Side.ASK)
-    assert kernel.TOB == Flags.TOB
+    assert (kernel.LAST, kernel.TOB) == (Flags.LAST, Flags.TOB)
     assert (kernel.SNAPSHOT, kernel.MAYBE_BAD_BOOK) == (Flags.SNAPSHOT, Flags.MAYBE_BAD_BOOK)
     assert kernel.UNDEF_PRICE == UNDEF_PRICE
 
@@ -36,7 +40,7 @@ def test_the_counters_of_the_kernel_are_the_kinds_of_anomaly_in_order() -> None:
         kernel.BAD_ACTION,
         kernel.BAD_SIDE,
     ]
-    assert counters == list(range(len(Anomaly)))
+    assert counters == list(range(len(Anomaly))) == list(range(kernel.KINDS))
     assert list(Anomaly)[kernel.UNDEFINED_PRICE] == Anomaly.UNDEF_PRICE
     assert list(Anomaly)[kernel.BAD_BOOK] == Anomaly.MAYBE_BAD_BOOK
     for name in ("UNKNOWN_CANCEL", "UNKNOWN_MODIFY", "DUPLICATE_ADD", "OVER_CANCEL", "CANCEL_MISMATCH", "SIDE_CHANGE"):
@@ -44,12 +48,19 @@ def test_the_counters_of_the_kernel_are_the_kinds_of_anomaly_in_order() -> None:
     for name in ("ZERO_SIZE", "IMPLICIT_CLEAR", "BAD_ACTION", "BAD_SIDE"):
         assert list(Anomaly)[getattr(kernel, name)] == Anomaly[name]
     assert kernel.ANOMALIES + len(Anomaly) <= kernel.BOOK_COLUMNS
-    assert kernel.SEGMENTS + 2 * kernel.SEGMENT_COLUMNS <= kernel.ANOMALIES
+    assert kernel.SEGMENTS + 2 * kernel.SEGMENT_COLUMNS <= kernel.FLAGS
+    assert kernel.TAPED + kernel.TAPED_COLUMNS <= kernel.ANOMALIES
 
 
-def test_an_order_costs_at_most_120_bytes_when_the_arrays_have_just_doubled() -> None:
-    places_per_order, index_places_per_order = 2, 4
-    assert kernel.NODE.itemsize * places_per_order + 8 * index_places_per_order <= 120
+def test_an_order_costs_at_most_120_bytes_when_the_arrays_have_just_grown() -> None:
+    capacity = 64
+    while capacity < 20_000_000:
+        grown = longer(capacity)
+        assert grown > capacity
+        bytes_now = grown * kernel.NODE.itemsize + index_places(grown) * np.dtype(np.uint32).itemsize
+        assert bytes_now / (capacity + 1) <= 80  # what is left of 120 is for the levels
+        assert 5 * grown <= index_places(grown) < 10 * grown
+        capacity = grown
 
 
 @pytest.mark.parametrize("start", [1, 2, 63, 1000])
@@ -58,22 +69,18 @@ def test_arrays_grow_without_loss(start: int) -> None:
     rng = np.random.default_rng(1)
     ids = rng.permutation(np.arange(count, dtype=np.uint64) * np.uint64(2**40 + 1))
     rows = [add("BA"[n % 2], int(price), 1, int(ids[n])) for n, price in enumerate(rng.permutation(count))]
-    grown, reference = KernelBook(start), ReferenceBook()
+    grown, reference = KernelBook(Arena(start)), ReferenceBook()
     for part in np.array_split(stream(*rows), 5):
         grown.apply(part)
         reference.apply(part)
         grown.check()
         assert picture(grown) == picture(reference)
     assert len(grown) == count
-    assert len(grown._arena.index) == 2 * len(grown._arena.nodes)  # never more than half full
+    assert len(grown.arena.arrays.entries) == index_places(len(grown.arena.arrays.nodes))
     grown.clear()
     grown.check()
     grown.apply(stream(*rows[:100]))
     assert len(grown) == 100
-
-
-def test_a_side_that_was_just_widened_never_asks_for_longer_arrays() -> None:
-    assert 2 * kernel.MIN_ROOM <= kernel.MIN_SEGMENT
 
 
 def test_a_book_that_stays_small_keeps_its_small_arrays() -> None:
@@ -82,14 +89,14 @@ def test_a_book_that_stays_small_keeps_its_small_arrays() -> None:
         book.apply(stream(*(add("B", 100 + i, 1, n * 1000 + i) for i in range(20))))
         book.apply(stream(*(cancel("B", 100 + i, 1, n * 1000 + i) for i in range(20))))
     assert len(book) == 0
-    assert sum(array.nbytes for array in book._arena.arrays) < 16_384
+    assert book.arena.nbytes < 16_384
 
 
-def ids_with_home(arena: Arena, home: int, count: int) -> list[int]:
-    """Return order ids whose first place in an index of this size is ``home``."""
+def ids_with_home(book: KernelBook, home: int, count: int) -> list[int]:
+    """Return order ids whose first place in the index of an empty book is ``home``."""
     found = []
-    for order_id in range(1, 100_000):
-        place, _ = kernel.find(arena.pool, arena.nodes, arena.index, 0, np.uint64(order_id))
+    for order_id in range(1, 1_000_000):
+        place, _ = kernel.find(book.arena.arrays, 0, np.uint64(order_id))
         if place == home:
             found.append(order_id)
             if len(found) == count:
@@ -99,11 +106,10 @@ def ids_with_home(arena: Arena, home: int, count: int) -> list[int]:
 
 @pytest.mark.parametrize("leaving", [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [2, 0, 4, 1, 5, 3], [0, 5, 1, 4, 2, 3]])
 def test_deleting_from_a_crowded_index_hides_nobody(leaving: list[int]) -> None:
-    empty = Arena()
-    last = len(empty.index) - 1
-    # Six ids want the last two places, so that the probing runs over the end and around.
-    ids = ids_with_home(empty, last, 3) + ids_with_home(empty, last - 1, 3)
     book = KernelBook()
+    last = len(book.arena.arrays.entries) - 1
+    # Six ids want the last two places, so that the probing runs over the end and around.
+    ids = ids_with_home(book, last, 3) + ids_with_home(book, last - 1, 3)
     book.apply(stream(*(add("B", 100, 1, order_id) for order_id in ids)))
     book.check()
     for number, leaver in enumerate(leaving):
@@ -111,31 +117,50 @@ def test_deleting_from_a_crowded_index_hides_nobody(leaving: list[int]) -> None:
         book.check()
         assert len(book) == len(ids) - number - 1
     assert book.anomalies == {}
-    assert not book._arena.index.any()
+    assert not book.arena.arrays.entries.any()
 
 
 def test_orders_of_other_books_of_an_arena_are_never_found() -> None:
     arena = Arena()
-    arena.books = np.zeros((2, kernel.BOOK_COLUMNS), np.int64)
-    mine, yours = stream(add("B", 100, 1, 7)), stream(add("A", 101, 2, 7), add("A", 102, 2, 8))
-    assert kernel.apply(*arena.arrays, 0, mine, 0) == 1
-    assert kernel.apply(*arena.arrays, 1, yours, 0) == 2
-    assert arena.books[:, kernel.ORDERS].tolist() == [1, 2]
-    _, found = kernel.find(arena.pool, arena.nodes, arena.index, 1, np.uint64(7))
-    assert arena.nodes[["book", "size"]][found].tolist() == (1, 2)
-    kernel.clear(*arena.arrays, 1)
-    assert arena.books[:, kernel.ORDERS].tolist() == [1, 0]
-    _, found = kernel.find(arena.pool, arena.nodes, arena.index, 0, np.uint64(7))
-    assert arena.nodes["book"][found] == 0
+    mine, yours = KernelBook(arena), KernelBook(arena)
+    mine.apply(stream(add("B", 100, 1, 7)))
+    yours.apply(stream(add("A", 101, 2, 7), add("A", 102, 2, 8)))
+    assert (len(mine), len(yours)) == (1, 2)
+    assert (mine.order(8), yours.order(7)) == (None, (7, Side.ASK, 101, 2))
     # Where the hashes of two books agree, the book itself decides.
-    arena.nodes["book"][found] = 1
-    _, found = kernel.find(arena.pool, arena.nodes, arena.index, 0, np.uint64(7))
-    assert found == kernel.NO
+    place, node = kernel.find(arena.arrays, 0, np.uint64(7))
+    home, _ = kernel.find(arena.arrays, 1, np.uint64(9))
+    arena.arrays.entries[place], arena.arrays.entries[home] = 0, node + 1
+    arena.arrays.nodes["order_id"][node] = 9
+    assert yours.order(9) is None
+    arena.arrays.entries[place], arena.arrays.entries[home] = node + 1, 0
+    arena.arrays.nodes["order_id"][node] = 7
+    yours.clear()
+    mine.check()
+    assert (len(mine), len(yours)) == (1, 0)
+    assert mine.order(7) == (7, Side.BID, 100, 1)
+
+
+def test_ten_thousand_instruments_find_their_books() -> None:
+    rng = np.random.default_rng(2)
+    instruments = rng.permutation(10_000)
+    records = stream(*(add("B", 100 + int(n), 1, 1) for n in range(10_000)))
+    records["instrument_id"] = instruments * 429_496
+    records["publisher_id"] = instruments % 7
+    market = KernelMarket()
+    market.apply(records[:5000])
+    market.apply(records)
+    assert len(market.books) == 10_000
+    for place in (0, 4999, 5000, 9999):
+        key = BookKey(int(records["publisher_id"][place]), int(records["instrument_id"][place]))
+        assert market.books[key].bbo().bid == (100 + place, 1, 1)
+        assert market.books[key].anomalies == ({"duplicate_add": 1} if place < 5000 else {})
 
 
 def test_the_kernel_is_compiled_once_whatever_the_records_come_from() -> None:
     warm_up()
-    before = [len(function.signatures) for function in (kernel.apply, kernel.apply_timed, kernel.copy_levels)]
+    functions = (kernel.apply, kernel.apply_timed, kernel.copy_levels)
+    before = [len(function.signatures) for function in functions]
     assert before == [1, 1, 1]
     records = stream(add("B", 100, 1, 1), add("B", 100, 1, 2), add("B", 100, 1, 3))
     book = KernelBook()
@@ -150,7 +175,10 @@ def test_the_kernel_is_compiled_once_whatever_the_records_come_from() -> None:
         book.apply(source)
         book.apply_timed(source)
         book.levels(Side.BID)
-    assert [len(function.signatures) for function in (kernel.apply, kernel.apply_timed, kernel.copy_levels)] == before
+    market = KernelMarket()
+    market.apply(records)
+    market.apply(records, Tape())
+    assert [len(function.signatures) for function in functions] == before
 
 
 def test_misaligned_records_are_copied_to_where_the_kernel_may_read_them() -> None:
@@ -177,7 +205,7 @@ def test_the_check_of_the_fast_book_sees_damage(array: str, column: str, evidenc
     book = KernelBook()
     book.apply(stream(add("B", 100, 5, 1), add("B", 100, 5, 2), add("A", 101, 5, 3)))
     book.check()
-    getattr(book._arena, array)[column][0] += 1
+    getattr(book.arena.arrays, array)[column][0] += 1
     with pytest.raises(InvariantError, match=f"{evidence}.*sequence 3, ts_event 1758"):
         book.check()
 
@@ -185,7 +213,7 @@ def test_the_check_of_the_fast_book_sees_damage(array: str, column: str, evidenc
 def test_the_check_of_the_fast_book_sees_a_lost_index_entry() -> None:
     book = KernelBook()
     book.apply(stream(add("B", 100, 5, 1)))
-    book._arena.index[:] = 0
+    book.arena.arrays.entries[:] = 0
     with pytest.raises(InvariantError, match="index does not find order 1"):
         book.check()
 
@@ -206,3 +234,20 @@ def test_orders_are_listed_in_the_public_layout() -> None:
     book = KernelBook()
     book.apply(stream(add("A", 101, 5, 3)))
     assert book.orders().dtype == ORDER == ReferenceBook().orders().dtype
+
+
+def test_a_market_says_which_book_an_audit_found_broken() -> None:
+    market, tape, audit = KernelMarket(), Tape(), Audit()
+    records = stream(add("B", 100, 5, 1), add("B", 100, 5, 2), add("A", 101, 5, 3))
+    market.apply_audited(records, tape, audit)
+    assert (audit.events, audit.checks, audit.first) == (3, 3, {})
+    market.arena.arrays.levels["size"][0] += 1
+    with pytest.raises(InvariantError, match="says it holds 11, holds 10.*sequence 4"):
+        market.apply_audited(stream(record("A", "B", 99, 1, 9, sequence=4), add("B", 100, 1, 4)), tape, audit)
+
+
+def test_the_cost_of_the_clock_is_measured() -> None:
+    spent = clock_cost_ns(1000)
+    assert spent.shape == (1000,)
+    assert (spent >= 0).all()
+    assert spent.sum() > 0

@@ -32,6 +32,7 @@ def test_fewer_decimals_never_change_the_value(price: int, decimals: int) -> Non
         ("65.", 65 * SCALE),
         ("1.5000000000000", 1_500_000_000),
         ("0000000000000000000000000000001", SCALE),
+        pytest.param("0" * 5000, 0, id="more zeros than Python converts"),
         ("9223372036.854775806", UNDEF_PRICE - 1),
     ],
 )

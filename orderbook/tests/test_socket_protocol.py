@@ -63,6 +63,13 @@ def test_a_symbol_that_cannot_be_one_is_refused(value: str) -> None:
     assert refused(f'{{"type":"subscribe","symbol":{value}}}') == "bad_symbol"
 
 
+def test_a_value_nested_as_deep_as_can_be_read_is_refused_too() -> None:
+    # Showing a value goes a few calls deeper than reading it did: one of these depths lies in between.
+    for nested in range(700, 1000):
+        text = '{"type":"subscribe","depth":' + "[" * nested + "]" * nested + "}"
+        assert refused(text) in ("out_of_range", "bad_json")
+
+
 @pytest.mark.parametrize(("depth", "push_ms"), [(1, 10), (200, 5000)])
 def test_the_ends_of_the_ranges_are_allowed(depth: int, push_ms: int) -> None:
     text = json.dumps({"type": "subscribe", "depth": depth, "push_ms": push_ms})

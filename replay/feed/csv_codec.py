@@ -125,9 +125,9 @@ class CsvStreamDecoder:
     def _read_header(self) -> bool:
         got = bytes(self._text[: self._end])
         line, newline, _ = got.partition(b"\n")
+        if len(line) > len(HEADER) * 2:  # whether or not its end has arrived: pieces change nothing
+            raise FeedError("line 1", "a header line", shown(line))
         if not newline:
-            if len(got) > len(HEADER) * 2:
-                raise FeedError("line 1", "a header line", shown(got))
             return False
         self._columns = parse_header(line)
         self._begin = len(line) + 1

@@ -12,7 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from orderbook.book.mbo import MBO, MBO_LENGTH, MBO_RTYPE, MboArray
-from replay.feed.dbn_metadata import PREFIX_BYTES, Header, decode_metadata, metadata_size
+from replay.feed.dbn_metadata import (
+    PREFIX_BYTES,
+    SYMBOL_BYTES,
+    Header,
+    checked_name,
+    decode_metadata,
+    metadata_size,
+)
 from replay.feed.stream import BUFFER_BYTES, FeedError, receive_buffer, shown
 
 TS_OUT_BYTES: Final = 8
@@ -181,15 +188,21 @@ class DbnStreamDecoder:
 
     def _note(self, message: np.void) -> None:
         if message["rtype"] == _MAPPING:
-            symbol = _text(message["stype_in_symbol"])
-            if symbol:
-                self.symbols[int(message["instrument_id"])] = symbol
+            self._note_symbol(int(message["instrument_id"]), message["stype_in_symbol"])
             return
         is_error = message["rtype"] == _ERROR
         code = int(message["code"]) if "code" in (message.dtype.names or ()) else 255
         text = _text(message["err" if is_error else "msg"])
         self.notices.append(Notice(int(message["ts_event"]), is_error, code, text))
         self.notice_count += 1
+
+    def _note_symbol(self, instrument_id: int, field: bytes) -> None:
+        try:
+            symbol = checked_name(field.decode(), SYMBOL_BYTES)
+        except ValueError as error:
+            raise FeedError(f"byte {self._offset}", "a mapping to a printable symbol", shown(field)) from error
+        if symbol:
+            self.symbols[instrument_id] = symbol
 
 
 def _text(field: bytes) -> str:

@@ -15,10 +15,14 @@ from orderbook.book.mbo import UNDEF_TIMESTAMP
 from replay.feed.stream import FeedError, shown
 
 PREFIX_BYTES: Final = 8  # "DBN", version, length of the rest
+SYMBOL_BYTES: Final = dbn.SYMBOL_CSTR_LEN - 1
 MAX_METADATA_BYTES: Final = 64 << 20  # every symbol of the largest venue fits four times
 
 _RAW_SYMBOL, _INSTRUMENT_ID = dbn.SType("raw_symbol"), dbn.SType("instrument_id")
 _MBO_SCHEMA: Final = dbn.Schema("mbo")
+_MAX_ID: Final = 2**32 - 1
+_DATASET_BYTES: Final = 15
+_PANIC: Final = "PanicException"
 
 
 class Header(NamedTuple):
@@ -41,8 +45,8 @@ def encode_metadata(venue_dataset: str, start_ns: int, symbols: Mapping[int, str
     after = first + timedelta(days=366) if end_ns is None else max(_day(end_ns), first) + timedelta(days=1)
     ids_of: dict[str, list[int]] = {}
     for instrument_id, symbol in sorted(symbols.items()):
-        if not symbol or len(symbol.encode()) >= dbn.SYMBOL_CSTR_LEN:
-            raise ValueError(f"expected a symbol of 1 to {dbn.SYMBOL_CSTR_LEN - 1} bytes, found {symbol!r}")
+        if not symbol or len(symbol.encode()) > SYMBOL_BYTES:
+            raise ValueError(f"expected a symbol of 1 to {SYMBOL_BYTES} bytes, found {symbol!r}")
         ids_of.setdefault(symbol, []).append(instrument_id)
     mappings = [_Mapping(symbol, [_Interval(first, after, str(id_)) for id_ in ids]) for symbol, ids in ids_of.items()]
     try:
@@ -115,13 +119,25 @@ def decode_metadata(data: bytes) -> Header:
     try:
         metadata = dbn.Metadata.decode(data)
         schema = None if metadata.schema is None else str(metadata.schema)
-        header = Header(data[3], metadata.dataset, schema, bool(metadata.ts_out), _symbols(metadata), len(data))
-    except (dbn.DBNError, ValueError, OverflowError) as error:
+        dataset = checked_name(metadata.dataset, _DATASET_BYTES)
+        header = Header(data[3], dataset, schema, bool(metadata.ts_out), _symbols(metadata), len(data))
+    except BaseException as error:
+        # Where the vendor's reader trips over its own feet it raises pyo3's PanicException, which is no Exception
+        # and which no module exports.
+        if not isinstance(error, dbn.DBNError | ValueError | OverflowError) and type(error).__name__ != _PANIC:
+            raise
         # The reader's message says which field; the offset inside the metadata is not known to it.
         raise FeedError("bytes 8 to " + str(len(data)), "DBN metadata", str(error)) from error
     if schema not in ("mbo", None):
         raise FeedError("byte 24", "schema mbo", schema)
     return header
+
+
+def checked_name(name: str, most_bytes: int) -> str:
+    """Return a name that can be shown, stored and encoded again. Raises ValueError for any other."""
+    if not (name.isascii() and name.isprintable() and len(name) <= most_bytes):
+        raise ValueError(f"{name!r} where a name of at most {most_bytes} printable ASCII characters belongs")
+    return name
 
 
 def _symbols(metadata: dbn.Metadata) -> dict[int, str]:
@@ -132,6 +148,6 @@ def _symbols(metadata: dbn.Metadata) -> dict[int, str]:
             name, number = raw_symbol, interval["symbol"]
             if metadata.stype_in == _INSTRUMENT_ID:
                 name, number = number, name
-            if name and number.isascii() and number.isdigit():
-                symbols[int(number)] = name
+            if name and number.isascii() and number.isdigit() and int(number) <= _MAX_ID:
+                symbols[int(number)] = checked_name(name, SYMBOL_BYTES)
     return dict(sorted(symbols.items()))  # the reader's order is a hash's

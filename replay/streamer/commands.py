@@ -87,7 +87,7 @@ class CommandServer:
         if body is None:
             logger.info("command %s was given up by its caller", command_id)
             return
-        answer = json.dumps(await self._carry_out(json.loads(body)))
+        answer = json.dumps(await self.answer_to(body))
         answer_key = ANSWER_KEY.format(feed=self._feed, id=command_id)
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.rpush(answer_key, answer)
@@ -96,11 +96,13 @@ class CommandServer:
             pipe.set(STATUS_KEY.format(feed=self._feed), json.dumps(self._status()), ex=STATUS_TTL_S)
             await pipe.execute()
 
-    async def _carry_out(self, command: dict[str, Any]) -> dict[str, Any]:
+    async def answer_to(self, body: bytes | str) -> dict[str, Any]:
+        """Carry out a command and return the answer to its caller, whatever the body holds."""
         try:
+            command = json.loads(body)
             return {"status": await self._handler(command["verb"], command["args"])}
         except StreamerRefused as refusal:
             return {"refused": str(refusal)}
         except Exception as error:  # one bad command must not end the daemon; the caller hears of it
-            logger.exception("the command %s failed", command.get("verb"))
+            logger.exception("the command %.200r failed", body)
             return {"refused": f"{type(error).__name__}: {error}"}

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from orderbook.book.market import BookKind, Market
+from orderbook.book.market import BookKind, make_market
 from orderbook.book.mbo import MBO, Action, BookKey, Flags, MboArray, Side
 from orderbook.book.protocol import OrderBook
 from orderbook.book.snapshot import Level
@@ -24,7 +24,7 @@ class Shadow:
     def __init__(self, records: MboArray, kind: BookKind = "kernel") -> None:
         self._records = records
         self._kind = kind
-        self._market = Market(kind)
+        self._market = make_market(kind)
         self._position = 0
 
     def picture(self, position: int) -> MboArray:
@@ -40,7 +40,7 @@ class Shadow:
 
     def _move_to(self, position: int) -> None:
         if position < self._position:
-            self._market = Market(self._kind)
+            self._market = make_market(self._kind)
             self._position = 0
         for begin in range(self._position, position, _STEP_RECORDS):
             self._position = min(begin + _STEP_RECORDS, position)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from orderbook.book.market import Market
+from orderbook.book.market import make_market
 from orderbook.book.mbo import MBO, MboArray, Side
 from orderbook.tests.records import random_session
 from replay.feed.csv_codec import CsvStreamDecoder
@@ -73,7 +73,7 @@ def decode(framing: str, data: bytes) -> tuple[MboArray, dict[int, str]]:
 
 def books(records: MboArray) -> dict[tuple[int, int], tuple[object, ...]]:
     """Return every order and level of every book, and where each book stands, after these records."""
-    market = Market("reference")
+    market = make_market("reference")
     market.apply(records)
     return {
         tuple(key): (

@@ -1,15 +1,21 @@
 """The admin: facts to read, keys shown once, and verbs that ask for permission."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
+import redis
 from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import Settings
 
 from replay import control
+from replay.datasets import register
 from replay.keys import create_key, find_key
 from replay.models import ApiKey, Dataset, Replay
+from replay.quality import store_report
+from replay.tests.recordings import session, write_dbn
 
 pytestmark = pytest.mark.django_db
 
@@ -89,6 +95,72 @@ def test_who_may_only_look_is_offered_no_stop(replay: Replay) -> None:
     page = client.get("/admin/replay/replay/").content.decode()
     assert "a.dbn" in page
     assert 'value="stop"' not in page
+
+
+@pytest.fixture
+def verified(data_folder: Path) -> Dataset:
+    """Return a dataset with its quality report."""
+    dataset = register(write_dbn(data_folder / "data" / "made.dbn", session(3000)))
+    store_report(dataset.pk)
+    return Dataset.objects.get()
+
+
+def test_the_list_says_what_each_report_comes_to(admin: Client, verified: Dataset) -> None:
+    anomalies = verified.quality["anomaly_count"]
+    for name, state, quality in (
+        ("new.dbn", "ready", None),
+        ("bad.dbn", "failed", None),
+        ("clean.dbn", "ready", {"ok": True, "anomaly_count": 0}),
+        ("broken.dbn", "ready", {"ok": False, "anomaly_count": 5}),
+    ):
+        Dataset.objects.create(name=name, path=name, state=state, quality=quality)
+    page = admin.get("/admin/replay/dataset/").content.decode()
+    verdicts = re.findall(r'field-quality_verdict">([^<]*)<', page)
+    assert verdicts == ["-", "FAILED", "OK", f"{anomalies:,} anomalies", "not yet"]
+    assert admin.get("/admin/replay/dataset/?o=3").status_code == 200
+
+
+def test_the_page_of_a_dataset_shows_its_report_without_inline_style(admin: Client, verified: Dataset) -> None:
+    answer = admin.get(f"/admin/replay/dataset/{verified.pk}/change/")
+    page = answer.content.decode()
+    assert '<strong class="holds">OK</strong> made.dbn: the kernel book checked' in page
+    for words in (
+        "unknown_cancel",
+        "Books at the end",
+        "CLX5",
+        verified.quality["hash"],
+        '<td class="number">3,000</td>',
+    ):
+        assert words in page
+    assert not re.search(r"<style| style=|<script>|\son\w+=", page)
+    assert "unsafe" not in answer["Content-Security-Policy"]
+
+
+def test_a_report_with_every_kind_of_fault_is_shown(admin: Client, verified: Dataset) -> None:
+    worse = verified.quality
+    worse["ok"], worse["hash"], worse["instruments"] = False, None, []
+    row = {"record": 7, "bid_px": "<1>"}
+    worse["violation"] = {"book": "both", "kind": "bbo", "record": 7, "text": "<b>", "kernel": row, "reference": None}
+    Dataset.objects.update(quality=worse)
+    page = admin.get(f"/admin/replay/dataset/{verified.pk}/change/").content.decode()
+    assert "FAILED</strong> made.dbn: the books differ at record 7: &lt;b&gt;" in page
+    assert "record 7, bid_px &lt;1&gt;" in page
+
+
+@pytest.mark.parametrize(("state", "words"), [("ready", "Not made yet"), ("failed", "Only a file that is ready")])
+def test_a_dataset_without_a_report_says_why(admin: Client, verified: Dataset, state: str, words: str) -> None:
+    Dataset.objects.update(quality=None, state=state)
+    assert words in admin.get(f"/admin/replay/dataset/{verified.pk}/change/").content.decode()
+
+
+def test_verifying_asks_a_worker_for_each_file_that_is_ready(
+    admin: Client, verified: Dataset, redis_client: redis.Redis
+) -> None:
+    failed = Dataset.objects.create(name="bad.dbn", path="bad.dbn", state="failed")
+    assert "1 files are being verified" in act(admin, "dataset", "verify", verified.pk, failed.pk)
+    (message,) = [json.loads(text) for text in redis_client.lrange("celery", 0, -1)]
+    assert message["headers"]["task"] == "replay.tasks.verify_dataset"
+    assert message["headers"]["argsrepr"] == f"({verified.pk}, True)"
 
 
 def _permissions(codename: str) -> list[object]:

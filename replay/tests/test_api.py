@@ -215,6 +215,18 @@ def test_datasets_are_listed_with_what_is_wrong(operator: Client) -> None:
     assert "path" not in good
 
 
+def test_datasets_are_listed_with_what_their_quality_reports_come_to(operator: Client) -> None:
+    report = {"ok": True, "anomaly_count": 3, "hash": "0f" * 16, "records": 9}
+    Dataset.objects.create(name="a.dbn", path="/a", state="ready", quality=report)
+    Dataset.objects.create(name="b.dbn", path="/b", state="ready", quality={**report, "ok": False, "hash": None})
+    Dataset.objects.create(name="c.dbn", path="/c", state="ready")
+    assert [dataset["quality"] for dataset in operator.get(DATASETS).json()] == [
+        {"ok": True, "anomalies": 3, "hash": "0f" * 16},
+        {"ok": False, "anomalies": 3, "hash": None},
+        None,
+    ]
+
+
 def _csrf(client: Client) -> str:
     """Return a token as the page has it."""
     from django.middleware.csrf import _get_new_csrf_string

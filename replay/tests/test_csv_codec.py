@@ -281,6 +281,12 @@ def test_a_header_without_the_columns_of_mbo_is_refused(header: bytes, message: 
         push(CsvStreamDecoder(), header)
 
 
+def test_a_header_that_is_too_long_is_the_same_fault_in_one_piece_and_in_many() -> None:
+    for sizes in ([], [1] * 1000):
+        with pytest.raises(FeedError, match="line 1: expected a header line, found 'xxx"):
+            push(CsvStreamDecoder(), b"x" * 1000 + b"\n" + line(), sizes)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -87,6 +87,44 @@ def test_two_instruments_may_share_a_symbol() -> None:
     assert decode_metadata(encode_metadata("X", 0, {1: "CL", 2: "CL"})).symbols == {1: "CL", 2: "CL"}
 
 
+def test_metadata_that_ends_where_the_vendors_reader_panics_is_refused() -> None:
+    for size in range(108, 112):
+        cut = metadata(3)[:4] + (size - 8).to_bytes(4, "little") + metadata(3)[8:size]
+        with pytest.raises(FeedError, match=rf"bytes 8 to {size}: expected DBN metadata, found mid > len"):
+            decode_metadata(cut)
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged"),
+    [
+        (b"GLBX.MDP3\0\0", b"GLBX.MDP3\0X"),
+        (b"GLBX.MDP3" + bytes(7), b"GLBX.MDP3ABCDEFG"),
+        (b"CLX5\0\0", b"CL\0X5\0"),
+        (b"CLX5\0\0", b"CL\nX5\0"),
+        (b"CLX5\0\0", "CLÄ5".encode() + b"\0"),
+        (b"CLX5" + bytes(67), b"S" * 71),
+    ],
+)
+def test_a_name_that_could_not_be_written_again_is_refused(name: bytes, damaged: bytes) -> None:
+    data = metadata(3).replace(name, damaged)
+    assert data != metadata(3)
+    with pytest.raises(
+        FeedError, match="found '.*' where a name of at most (15|70) printable ASCII characters belongs"
+    ):
+        decode_metadata(data)
+
+
+def test_a_number_that_no_instrument_has_names_none() -> None:
+    assert decode_metadata(metadata(3).replace(b"432669" + bytes(65), b"4" * 71)).symbols == {}
+
+
+@pytest.mark.parametrize("damaged", [b"CL\xff5", b"CL\0X", "CÄ5".encode(), b"\x1b[2J"])
+def test_a_mapping_to_a_symbol_that_cannot_be_shown_is_refused(damaged: bytes) -> None:
+    data = HEAD + RECORDS.tobytes() + encode_mapping(432669, "CLX5", START).replace(b"CLX5", damaged)
+    with pytest.raises(FeedError, match=f"byte {len(HEAD) + 40 * 56}: expected a mapping to a printable symbol"):
+        push(DbnStreamDecoder(), data)
+
+
 @pytest.mark.parametrize(("dataset", "symbol"), [("X", ""), ("X", "S" * 71), ("D" * 17, "CLX5")])
 def test_names_that_do_not_fit_are_refused(dataset: str, symbol: str) -> None:
     with pytest.raises(ValueError, match="expected a symbol|cannot be encoded"):

@@ -10,7 +10,7 @@ from django.conf import settings
 
 from replay.streamer import commands
 from replay.streamer import remote as remote_side
-from replay.streamer.messages import COMMANDS_KEY, STATUS_KEY, StreamerRefused
+from replay.streamer.messages import ANSWER_KEY, COMMAND_KEY, COMMANDS_KEY, STATUS_KEY, StreamerRefused
 from replay.streamer.remote import StreamerRemote, StreamerUnreachable
 from replay.tests.daemon import Daemon
 from replay.tests.recordings import command
@@ -46,6 +46,18 @@ def test_a_command_that_crashes_is_answered_and_the_daemon_goes_on(remote: Strea
     with Daemon(settings.REDIS_URL, FEED):
         with pytest.raises(StreamerRefused, match="RuntimeError: a fault"):
             remote.call("crash")
+        assert remote.call("status")["state"] == "IDLE"
+
+
+@pytest.mark.parametrize("body", ["[]", "null", "{", "[" * 5000, '"stop"', "{}", '{"verb":"pace","args":[]}'])
+def test_a_body_that_is_no_command_is_answered_and_the_daemon_goes_on(
+    remote: StreamerRemote, redis_client: redis.Redis, body: str
+) -> None:
+    with Daemon(settings.REDIS_URL, FEED):
+        redis_client.set(COMMAND_KEY.format(feed=FEED, id="odd"), body)
+        redis_client.rpush(COMMANDS_KEY.format(feed=FEED), "odd")
+        answered = redis_client.blpop([ANSWER_KEY.format(feed=FEED, id="odd")], timeout=5)
+        assert answered is not None and json.loads(answered[1])["refused"]
         assert remote.call("status")["state"] == "IDLE"
 
 

@@ -15,8 +15,10 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from replay import control
+from replay.datasets import scan
 from replay.models import Dataset, Replay
 from replay.tests.daemon import Daemon
+from replay.tests.recordings import session, write_dbn
 
 START, STOP = "/api/control/replay/start", "/api/control/replay/stop"
 PACE, STATUS = "/api/control/replay/pace", "/api/control/replay/status"
@@ -102,6 +104,16 @@ def test_start_status_pace_and_stop_travel_through_the_worker(
     untaken = post(admin, STOP)
     assert untaken.status_code == 502
     assert untaken.json()["detail"].startswith("Cannot reach streamer-control (feed main): the streamer did not take")
+
+
+def test_a_worker_makes_the_quality_report_of_what_a_scan_registers(
+    start_worker: StartWorker, data_folder: Path, transactional_db: None, wait_for: Callable[..., Any]
+) -> None:
+    write_dbn(data_folder / "data" / "made.dbn", session(1000))
+    scan()
+    start_worker(2)
+    reports = Dataset.objects.values_list("quality__ok", flat=True)
+    wait_for(lambda: reports.get(), timeout_s=60, what="the report")  # the first worker compiles the book
 
 
 def test_without_a_worker_the_answer_is_502_and_the_task_is_not_carried_out_later(

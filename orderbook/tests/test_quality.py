@@ -1,0 +1,379 @@
+"""The quality report: what a checked pass over records finds, and how it is told."""
+
+import doctest
+import importlib
+import json
+import pkgutil
+
+import numpy as np
+import pytest
+
+import orderbook.quality
+from orderbook.book.digest import market_hash, state_hash
+from orderbook.book.market import make_market
+from orderbook.book.mbo import UNDEF_PRICE, UNDEF_TIMESTAMP, BookKey, MboArray
+from orderbook.book.reference import Order, ReferenceBook
+from orderbook.quality.expectation import differences, parse_expectation
+from orderbook.quality.report import Report, shortened
+from orderbook.quality.request import How, Source
+from orderbook.quality.tables import headline, tables
+from orderbook.quality.text import WIDTH, as_text
+from orderbook.quality.verification import verify
+from orderbook.tests.records import FIRST_TS, Row, add, cancel, modify, random_session, record, stream
+
+MODULES = [f"orderbook.quality.{module.name}" for module in pkgutil.iter_modules(orderbook.quality.__path__)]
+SYMBOLS = {432669: "CLX5", 7001: "ESZ5"}
+SECOND = 10**9
+
+
+def report_of(records: MboArray, how: How | None = None) -> Report:
+    return verify(Source("made.dbn", "dbn", None, records, SYMBOLS), how or How(book="reference"))
+
+
+def timed(*rows: tuple[float, Row]) -> MboArray:
+    """Return records captured at so many seconds."""
+    records = stream(*(row for _, row in rows))
+    records["ts_recv"] = FIRST_TS + np.array([int(seconds * SECOND) for seconds, _ in rows], np.uint64)
+    return records
+
+
+def interleaved(count: int = 3000) -> MboArray:
+    """Return a faulty stream of two instruments, publishers and channels, whose clock and sequence step back.
+
+    Its books are crossed and locked now and then.
+    """
+    rng = np.random.default_rng(40)
+    records = random_session(4, count, ids=8)
+    distance = rng.integers(-1, 6, count) * 10_000_000
+    records["price"] = np.where(records["side"] == ord("B"), -distance, distance)
+    records["instrument_id"] = rng.choice(list(SYMBOLS), count)
+    records["publisher_id"] = rng.choice([1, 2], count)
+    records["channel_id"] = rng.choice([7, 8], count)
+    records["sequence"] = rng.integers(1, 2**32, count)
+    records["ts_recv"] += rng.integers(0, 3_000, count).astype(np.uint64)
+    return records
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_in_docstrings_are_true(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_a_clean_stream_is_ok_and_everything_is_counted() -> None:
+    report = report_of(
+        stream(add("B", 100, 5, 1), add("A", 102, 3, 2, flags=0), add("A", 103, 1, 3), record("T", "B", 102, 2))
+    )
+    assert (report["ok"], report["violation"]) == (True, None)
+    assert (report["records"], report["events"], report["bbo_changes"]) == (4, 3, 2)
+    assert report["checks"] == {"book": "reference", "every": 1, "made": 3}
+    assert report["trades"] == {"count": 1, "size": 2}
+    assert report["anomaly_count"] == 0
+    assert set(report["anomalies"]) > {"unknown_cancel", "bad_side"}
+    assert all(found == {"count": 0, "first": None} for found in report["anomalies"].values())
+    (found,) = report["instruments"]
+    assert (found["publisher_id"], found["instrument_id"], found["symbol"]) == (1, 432669, "CLX5")
+    assert (found["records"], found["orders"], found["levels"], found["state"]) == (4, 3, {"bid": 1, "ask": 2}, "ok")
+    assert found["best_bid"] == {"px": "100", "px_f": "0.000000100", "sz": 5, "ct": 1}
+    assert found["best_ask"] == {"px": "102", "px_f": "0.000000102", "sz": 3, "ct": 1}
+    assert found["at_event_end"] is True
+
+
+def test_the_hashes_are_those_of_the_books() -> None:
+    records = interleaved()
+    market = make_market("reference")
+    market.apply(records)
+    report = report_of(records)
+    assert report["hash"] == market_hash(market.books.items())
+    assert {
+        BookKey(found["publisher_id"], found["instrument_id"]): found["hash"] for found in report["instruments"]
+    } == {key: state_hash(book) for key, book in market.books.items()}
+
+
+def test_an_anomaly_is_told_with_its_first_record() -> None:
+    report = report_of(stream(add("B", 100, 5, 1), cancel("B", 100, 1, 2**64 - 1), cancel("B", 100, 1, 8)))
+    assert report["anomaly_count"] == 2
+    assert report["anomalies"]["unknown_cancel"] == {
+        "count": 2,
+        "first": {
+            "record": 1,
+            "order_id": "18446744073709551615",
+            "sequence": "2",
+            "ts_event": "2025-09-24T19:30:00.000002000Z",
+            "ts_event_ns": str(FIRST_TS + 2000),
+            "publisher_id": 1,
+            "instrument_id": 432669,
+            "symbol": "CLX5",
+        },
+    }
+
+
+def test_a_sequence_that_falls_is_a_step_back_of_its_channel_and_publisher() -> None:
+    records = stream(*(record("N") for _ in range(8)))
+    records["channel_id"] = [1, 2, 1, 2, 1, 2, 1, 1]
+    records["publisher_id"] = [1, 1, 1, 1, 1, 1, 9, 9]
+    records["sequence"] = [10, 1, 11, 2, 9, 2, 8, 7]
+    assert report_of(records)["sequence_steps_back"] == {
+        "count": 2,
+        "channels": [
+            {"publisher_id": 1, "channel_id": 1, "count": 1, "first": {"record": 4, "from": "11", "to": "9"}},
+            {"publisher_id": 9, "channel_id": 1, "count": 1, "first": {"record": 7, "from": "8", "to": "7"}},
+        ],
+    }
+
+
+def test_a_capture_time_that_falls_is_a_step_back_and_none_at_all_is_not() -> None:
+    records = timed((5, record("N")), (6, record("N")), (4, record("N")), (4, record("N")))
+    records["ts_recv"][1] = UNDEF_TIMESTAMP
+    assert report_of(records)["ts_recv_steps_back"] == {
+        "count": 1,
+        "channels": [
+            {
+                "publisher_id": 1,
+                "channel_id": 0,
+                "count": 1,
+                "first": {
+                    "record": 2,
+                    "from_ts_recv": "2025-09-24T19:30:05.000000000Z",
+                    "from_ts_recv_ns": str(FIRST_TS + 5 * SECOND),
+                    "to_ts_recv": "2025-09-24T19:30:04.000000000Z",
+                    "to_ts_recv_ns": str(FIRST_TS + 4 * SECOND),
+                },
+            }
+        ],
+    }
+
+
+def test_a_gap_longer_than_the_threshold_is_idle_and_one_as_long_is_not() -> None:
+    records = timed((0, record("N")), (60, record("N")), (120.5, record("N")), (121, record("N")))
+    idle = report_of(records)["idle"]
+    assert (idle["longer_than_ns"], idle["count"], idle["total_ns"]) == ("60000000000", 1, "60500000000")
+    assert idle["first"] == idle["last"] == idle["longest"][0]
+    assert idle["first"] == {
+        "begin_record": 1,
+        "end_record": 2,
+        "begin_ts_recv": "2025-09-24T19:31:00.000000000Z",
+        "begin_ts_recv_ns": str(FIRST_TS + 60 * SECOND),
+        "end_ts_recv": "2025-09-24T19:32:00.500000000Z",
+        "end_ts_recv_ns": str(FIRST_TS + 120 * SECOND + SECOND // 2),
+        "ns": "60500000000",
+        "open": False,
+    }
+    assert report_of(records, How("reference", idle_ns=SECOND // 4))["idle"]["count"] == 3
+
+
+def test_of_many_gaps_the_ten_longest_are_kept_the_earlier_first() -> None:
+    lengths = [5, 1, 9, 5, 5, 5, 5, 5, 5, 5, 5, 5, 7]
+    times = np.concatenate([[0], np.cumsum(lengths)])
+    records = timed(*((float(seconds), record("N")) for seconds in times))
+    for chunk_records in (None, 2):
+        idle = report_of(records, How("reference", idle_ns=SECOND // 2, chunk_records=chunk_records))["idle"]
+        assert (idle["count"], idle["total_ns"]) == (13, str(sum(lengths) * SECOND))
+        assert [span["begin_record"] for span in idle["longest"]] == [2, 12, 0, 3, 4, 5, 6, 7, 8, 9]
+        assert idle["first"] and idle["first"]["begin_record"] == 0
+        assert idle["last"] and idle["last"]["begin_record"] == 12
+
+
+def test_crossed_and_locked_intervals_are_those_at_event_ends() -> None:
+    records = timed(
+        (0, add("B", 100, 5, 1)),
+        (1, add("A", 99, 5, 2, flags=0)),  # crossed within the event only
+        (2, cancel("A", 99, 5, 2)),
+        (3, add("A", 98, 5, 3)),
+        (4, add("B", 101, 1, 4)),  # another best price, crossed still
+        (9, cancel("A", 98, 5, 3)),
+        (10, add("A", 101, 5, 5)),
+        (11, cancel("B", 101, 1, 4)),
+        (12, modify("A", 90, 5, 5)),
+        (15, record("T")),
+    )
+    report = report_of(records)
+    (found,) = report["instruments"]
+    assert (report["crossed_count"], report["locked_count"], found["state"]) == (2, 1, "crossed")
+    assert (found["crossed"]["count"], found["crossed"]["total_ns"]) == (2, str(9 * SECOND))
+    first, last = found["crossed"]["first"], found["crossed"]["last"]
+    assert first and (first["begin_record"], first["end_record"], first["open"]) == (3, 5, False)
+    assert (first["begin_ts_recv_ns"], first["ns"]) == (str(FIRST_TS + 3 * SECOND), str(6 * SECOND))
+    assert last and (last["begin_record"], last["end_record"], last["open"]) == (8, None, True)
+    assert last["end_ts_recv_ns"] == str(FIRST_TS + 15 * SECOND)
+    assert [span["begin_record"] for span in found["crossed"]["longest"]] == [3, 8]
+    assert [(span["begin_record"], span["end_record"]) for span in found["locked"]["longest"]] == [(6, 7)]
+
+
+def test_one_sided_and_empty_books_are_neither_crossed_nor_locked() -> None:
+    report = report_of(stream(add("A", -5, 1, 1), cancel("A", -5, 1, 1), add("B", UNDEF_PRICE - 1, 1, 2)))
+    assert (report["crossed_count"], report["locked_count"]) == (0, 0)
+    assert report["instruments"][0]["state"] == "one_sided"
+
+
+def test_every_instrument_has_its_own_intervals() -> None:
+    rows = [add("B", 100, 5, 1), record("A", "B", 100, 5, 1, instrument_id=7001), add("A", 99, 5, 2)]
+    report = report_of(stream(*rows, record("A", "A", 101, 5, 2, instrument_id=7001)))
+    crossed = {found["symbol"]: found["crossed"]["count"] for found in report["instruments"]}
+    assert crossed == {"ESZ5": 0, "CLX5": 1}
+
+
+def test_any_chunks_give_the_same_report() -> None:
+    records = interleaved(1500)
+    whole = report_of(records, How("reference", idle_ns=2_000))
+    assert whole["crossed_count"] > 20 and whole["sequence_steps_back"]["count"] > 100 and whole["idle"]["count"] > 100
+    assert len(whole["sequence_steps_back"]["channels"]) == 4
+    for chunk_records in (1, 7, 400):
+        assert report_of(records, How("reference", idle_ns=2_000, chunk_records=chunk_records)) == whole
+
+
+def test_both_books_give_the_same_report() -> None:
+    records = interleaved()
+    reports = [report_of(records, How(book)) for book in ("reference", "kernel", "both")]
+    for report in reports:
+        report["checks"]["book"] = "reference"
+    assert reports[0]["ok"]
+    assert reports[1] == reports[0]
+    assert reports[2] == reports[0]
+
+
+def test_checks_may_be_made_at_each_nth_event_end_only() -> None:
+    records = random_session(3, 1000)
+    every_one = report_of(records)
+    assert every_one["checks"]["made"] == every_one["events"] > 300
+    assert report_of(records, How("reference", every=100))["checks"]["made"] == every_one["events"] // 100
+
+
+def test_a_book_that_contradicts_itself_is_named_with_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget_the_level(book: ReferenceBook, order: Order, size: int) -> None:
+        order.size = size
+
+    monkeypatch.setattr(ReferenceBook, "_resize", forget_the_level)
+    rows = [add("B", 100, 5, 1), record("N", flags=0), cancel("B", 100, 2, 1), add("B", 99, 1, 2), add("B", 98, 1, 3)]
+    for chunk_records in (None, 1, 2):
+        report = report_of(stream(*rows), How("reference", chunk_records=chunk_records))
+        violation = report["violation"]
+        assert violation is not None and not report["ok"]
+        assert (violation["book"], violation["kind"], violation["record"]) == ("reference", "invariant", 2)
+        assert violation["text"] == f"level 100 says 5, holds 3 (sequence 3, ts_event {FIRST_TS + 3000})"
+        assert (report["instruments"], report["hash"]) == ([], None)
+        assert "the reference book contradicts itself at record 2: level 100" in headline(report)
+
+
+def test_a_book_that_is_broken_where_nobody_looked_is_found_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ReferenceBook, "_resize", lambda book, order, size: setattr(order, "size", size))
+    violation = report_of(stream(add("B", 100, 5, 1), cancel("B", 100, 2, 1)), How("reference", every=1000))[
+        "violation"
+    ]
+    assert violation is not None
+    assert (violation["kind"], violation["record"]) == ("invariant", None)
+
+
+def ignore_partial_cancels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the reference book another one than the kernel's."""
+    monkeypatch.setattr(ReferenceBook, "_resize", lambda book, order, size: None)
+
+
+def test_two_books_that_write_different_tapes_are_named_with_both_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    ignore_partial_cancels(monkeypatch)
+    report = report_of(
+        stream(add("B", 100, 5, 1), add("B", 101, 5, 2), cancel("B", 101, 2, 2), add("A", 105, 1, 3)), How("both")
+    )
+    violation = report["violation"]
+    assert violation is not None and not report["ok"]
+    assert (violation["book"], violation["kind"], violation["record"]) == ("both", "bbo", 2)
+    kernel, reference = violation["kernel"], violation["reference"]
+    assert kernel and (kernel["record"], kernel["bid_px"], kernel["bid_sz"]) == (2, "101", "3")
+    assert reference and (reference["record"], reference["bid_sz"]) == (3, "5")
+    shown = "\n\n".join(as_text(table) for table in tables(report, 20))
+    assert "The first difference\nkernel     record 2," in shown
+
+
+def test_two_books_that_differ_below_the_best_price_are_named_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    ignore_partial_cancels(monkeypatch)
+    violation = report_of(stream(add("B", 100, 5, 1), add("B", 99, 5, 2), cancel("B", 99, 2, 2)), How("both"))[
+        "violation"
+    ]
+    assert violation is not None
+    assert (violation["kind"], violation["record"]) == ("order", None)
+    assert violation["text"].startswith("order 1 of the book of instrument 432669 of publisher 1 differs")
+    assert violation["kernel"] == {"order_id": "2", "price": "99", "size": 3, "side": ord("B")}
+    assert violation["reference"] == {"order_id": "2", "price": "99", "size": 5, "side": ord("B")}
+
+
+def test_two_books_that_count_differently_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ReferenceBook, "_cancel", lambda book, order: None)
+    violation = report_of(stream(add("B", 100, 5, 1), cancel("B", 100, 2, 9)), How("both"))["violation"]
+    assert violation is not None
+    assert (violation["kind"], violation["record"]) == ("anomaly", 1)
+    assert (violation["kernel"], violation["reference"]) == ({"anomaly": "unknown_cancel", "record": 1}, None)
+
+
+def test_progress_is_told_of_every_record_and_may_end_the_pass() -> None:
+    told: list[int] = []
+    source = Source("made.dbn", "dbn", None, random_session(1, 10), SYMBOLS)
+    verify(source, How("reference", chunk_records=4), told.append)
+    assert told == [4, 4, 2]
+
+    def stop(n: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verify(source, How("reference", chunk_records=4), stop)
+
+
+def test_a_report_is_json_and_meets_its_own_expectation() -> None:
+    report = report_of(interleaved(500), How("reference", idle_ns=2_000))
+    assert list(differences(parse_expectation(json.dumps(report)), report)) == []
+
+
+@pytest.mark.parametrize(
+    ("expected", "told"),
+    [
+        ('{"records": 3, "idle": {"count": 0}}', []),
+        ('{"records": 4}', ["records: expected 4, found 3"]),
+        ('{"ok": 1}', ["ok: expected 1, found true"]),
+        (
+            '{"idle": {"count": 1, "total_ns": 0}}',
+            ["idle.count: expected 1, found 0", 'idle.total_ns: expected 0, found "0"'],
+        ),
+        ('{"instruments": []}', ["instruments: expected [], found a list of 1"]),
+        ('{"instruments": [{"symbol": "ESZ5"}]}', ['instruments[0].symbol: expected "ESZ5", found "CLX5"']),
+        ('{"idle": {"first": {"ns": "1"}}}', ['idle.first: expected {"ns": "1"}, found null']),
+        ('{"trades": {"cuont": 0}}', ["trades.cuont: expected one of the report's keys (count, size), found another"]),
+    ],
+)
+def test_any_part_of_a_report_may_be_expected(expected: str, told: list[str]) -> None:
+    report = report_of(stream(add("B", 100, 5, 1), add("A", 102, 3, 2), add("A", 103, 1, 3)))
+    assert list(differences(parse_expectation(expected), report)) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[1]", "expected a JSON object, found a list of 1"), ('{"a": }', "found expecting value at line 1, column 7")],
+)
+def test_an_expectation_that_is_no_object_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_expectation(text)
+
+
+def test_the_tables_fit_a_terminal_and_leave_out_what_did_not_happen() -> None:
+    report = report_of(interleaved(), How("reference", idle_ns=2_000))
+    shown = "\n\n".join(as_text(table) for table in tables(report, 20))
+    assert max(map(len, shown.splitlines())) <= WIDTH
+    for title in (
+        "Anomalies",
+        "Sequence steps back",
+        "Crossed and locked",
+        "Longest crossed",
+        "Longest idle gaps",
+        "Hashes",
+    ):
+        assert title in shown
+    calm = "\n\n".join(as_text(table) for table in tables(report_of(stream(record("N"))), 20))
+    assert "Anomalies" not in calm and "Longest idle gaps" not in calm
+    assert "anomalies                0" in calm
+
+
+def test_a_list_of_instruments_is_cut_to_the_busiest() -> None:
+    records = stream(*(record("N", instrument_id=100 + number // 3) for number in range(10)), record("N"))
+    report = report_of(records)
+    short = shortened(report, 2)
+    assert [found["instrument_id"] for found in short["instruments"]] == [100, 101]
+    assert short["instrument_count"] == len(report["instruments"]) == 5
+    assert "Books at the end, 2 busiest of 5" in {table.title for table in tables(report, 2)}
+    assert "Books at the end, 2 busiest of 5" in {table.title for table in tables(short, 20)}

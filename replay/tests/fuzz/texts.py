@@ -1,0 +1,82 @@
+"""Texts that people and programs send: prices, times, messages on /ws, commands to the streamer."""
+
+import asyncio
+import functools
+import json
+import logging
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+from orderbook.book.mbo import UNDEF_PRICE
+from orderbook.book.price import SCALE, SCALE_DIGITS, format_price, parse_price
+from orderbook.book.timestamp import format_iso_us, format_ns, parse_ns
+from orderbook.socket_protocol import DEPTH_RANGE, PUSH_MS_RANGE, SocketError, Wish, read_request
+from replay.feed.sources import Recording, SourceError
+from replay.streamer.commands import CommandServer
+from replay.streamer.server import Streamer
+
+
+def fuzz_values(data: bytes) -> None:
+    """A price or a time as text: refused in our words, or exact and written back."""
+    text = data.decode("utf-8", "replace")
+    try:
+        price = parse_price(text)
+    except ValueError as error:
+        assert str(error).startswith("expected"), error
+    else:
+        assert -UNDEF_PRICE < price < UNDEF_PRICE
+        assert Decimal(text) * SCALE == price
+        for decimals in range(SCALE_DIGITS + 1):
+            assert parse_price(format_price(price, decimals)) == price
+    try:
+        ns = parse_ns(text)
+    except ValueError as error:
+        assert str(error).startswith("expected"), error
+    else:
+        assert 0 <= ns < 2**63
+        assert parse_ns(format_ns(ns)) == ns
+        assert parse_ns(format_iso_us(ns)) == ns - ns % 1000
+
+
+_DEFAULT: Final = Wish("CLX5", 50, 50)
+
+
+def fuzz_socket(data: bytes) -> None:
+    """A client's message on /ws: a wish in range, or a SocketError with a code."""
+    text = data.decode("utf-8", "replace")
+    for now in (_DEFAULT, Wish(None, 50, 50)):
+        try:
+            verb, wish = read_request(text, now, _DEFAULT)
+        except SocketError as error:
+            told = json.loads(error.text())
+            assert told["type"] == "error" and told["code"] == error.code and told["detail"], told
+            continue
+        assert (verb == "rest") == (wish.symbol is None)
+        assert DEPTH_RANGE[0] <= wish.depth <= DEPTH_RANGE[1]
+        assert PUSH_MS_RANGE[0] <= wish.push_ms <= PUSH_MS_RANGE[1]
+        assert json.loads(wish.ack())["symbol"] == wish.symbol
+
+
+def fuzz_commands(data: bytes) -> None:
+    """A command to the streamer: carried out or refused, and the streamer goes on."""
+    loop, server, streamer = _streamer()
+    logging.disable(logging.CRITICAL)  # it logs what it refuses
+    try:
+        answer = loop.run_until_complete(server.answer_to(data))
+    finally:
+        logging.disable(logging.NOTSET)
+    assert ("status" in answer) != ("refused" in answer)
+    json.dumps(answer)
+    json.dumps(streamer.status())
+
+
+@functools.cache
+def _streamer() -> tuple[asyncio.AbstractEventLoop, CommandServer, Streamer]:
+    """Return a streamer that has no file to open; its port and Redis are never touched."""
+
+    def refuse(path: Path) -> Recording:
+        raise SourceError(path, "", "a file", "none")
+
+    streamer = Streamer(refuse, "csv", "127.0.0.1", 0)
+    return asyncio.new_event_loop(), CommandServer("redis://127.0.0.1:1/0", streamer.handle, streamer.status), streamer
