@@ -12,6 +12,7 @@ crossed at times, an opening that uncrosses it, and a lull.
 It is not a model of a matching engine's protocol: no icebergs, no stops, no implied orders.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,9 +21,10 @@ from typing import IO, Any, Final, NamedTuple
 from zlib import crc32
 
 import numpy as np
+import numpy.typing as npt
 import zstandard
 
-from orderbook.book.mbo import MBO, MboArray
+from orderbook.book.mbo import MBO, Flags, MboArray
 from replay import simulator_kernel as kernel
 from replay.feed.dbn_metadata import encode_metadata
 
@@ -33,6 +35,9 @@ MIN_RECORDS: Final = 500
 """Of each symbol: room for the picture, the pre-open phase and the opening."""
 
 MAX_RECORDS: Final = 1_000_000_000
+
+_FIRST_SEQUENCE: Final = 1_000_000
+_SNAPSHOT: Final = int(Flags.SNAPSHOT)
 
 _RECORDS_PER_S: Final = 12.5  # of each symbol, in the mean: 45,000 an hour
 _LULL_S: Final = 180
@@ -113,7 +118,18 @@ def simulate(
         return parts[0]
     merged = np.concatenate([part.view(np.uint8).reshape(-1, MBO.itemsize) for part in parts])
     order = np.argsort(np.concatenate([part["ts_recv"] for part in parts]), kind="stable")
-    return merged[order].reshape(-1).view(MBO)
+    session = merged[order].reshape(-1).view(MBO)
+    channels = Counter(product_of(symbol).channel_id for symbol in symbols)
+    for channel_id in (channel_id for channel_id, count in channels.items() if count > 1):
+        _number_packets(session, (session["channel_id"] == channel_id) & (session["flags"] & _SNAPSHOT == 0))
+    return session
+
+
+def _number_packets(session: MboArray, of_channel: npt.NDArray[np.bool_]) -> None:
+    """Give the packets of one channel one sequence, as a venue does that sends several instruments over it."""
+    places = np.flatnonzero(of_channel)
+    packets = session["instrument_id"][places].astype(np.int64) << 32 | session["sequence"][places]
+    session["sequence"][places] = _FIRST_SEQUENCE + np.cumsum(np.diff(packets, prepend=0) != 0)
 
 
 def write_session(path: Path, records: MboArray, symbols: dict[int, str]) -> None:
@@ -166,7 +182,7 @@ def _new_market(records: int, share: int, instrument_id: int, symbol: str, seed:
     ints = np.zeros(kernel.INT_SLOTS, np.int64)
     ints[kernel.RANDOM] = crc32(f"{seed} {symbol}".encode()) << 20
     ints[kernel.CLOCK] = ints[kernel.RECEIVED] = start_ns
-    ints[kernel.SEQUENCE] = 1_000_000
+    ints[kernel.SEQUENCE] = _FIRST_SEQUENCE
     ints[kernel.NEXT_ID] = 8_058_000_000_000 + instrument_id * 10**7
     ints[kernel.WANTED] = records
     # By the clock and not by the record, so that all symbols of a session open and rest together.

@@ -9,12 +9,13 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from orderbook.book.mbo import UNDEF_TIMESTAMP, MboArray
+from orderbook.book.mbo import UNDEF_TIMESTAMP, Flags, MboArray
 from orderbook.book.timestamp import format_ns
 from orderbook.quality.report import IdleReport, SequenceStep, StepsReport, TimeStep
 from orderbook.quality.spans import Spans, make_spans
 
 Column = npt.NDArray[np.uint64]
+_SNAPSHOT: Final = int(Flags.SNAPSHOT)
 _CHANNEL: Final = np.dtype([("channel", "<i8"), ("record", "<i8"), ("value", "<u8")])
 
 
@@ -95,7 +96,9 @@ class Continuity:
         """Look at the next records, the first of which has this number in the stream."""
         channels = records["publisher_id"].astype(np.int64) << 8 | records["channel_id"]
         numbers = np.arange(start, start + len(records))
-        self.sequence.take(channels, numbers, records["sequence"].astype(np.uint64))
+        # A picture's records carry the sequences of when its orders were added: they are no step.
+        live = records["flags"] & _SNAPSHOT == 0
+        self.sequence.take(channels[live], numbers[live], records["sequence"][live].astype(np.uint64))
         times = np.ascontiguousarray(records["ts_recv"])
         if (times == UNDEF_TIMESTAMP).any():  # no time is no step
             known = times != UNDEF_TIMESTAMP

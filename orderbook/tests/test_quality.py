@@ -19,7 +19,19 @@ from orderbook.quality.request import How, Source
 from orderbook.quality.tables import headline, tables
 from orderbook.quality.text import WIDTH, as_text
 from orderbook.quality.verification import verify
-from orderbook.tests.records import FIRST_TS, Row, add, cancel, modify, random_session, record, stream
+from orderbook.tests.records import (
+    FIRST_TS,
+    LAST,
+    SNAPSHOT,
+    Row,
+    add,
+    cancel,
+    clear,
+    modify,
+    random_session,
+    record,
+    stream,
+)
 
 MODULES = [f"orderbook.quality.{module.name}" for module in pkgutil.iter_modules(orderbook.quality.__path__)]
 SYMBOLS = {432669: "CLX5", 7001: "ESZ5"}
@@ -119,6 +131,14 @@ def test_a_sequence_that_falls_is_a_step_back_of_its_channel_and_publisher() -> 
             {"publisher_id": 9, "channel_id": 1, "count": 1, "first": {"record": 7, "from": "8", "to": "7"}},
         ],
     }
+
+
+def test_the_old_sequences_of_a_picture_are_no_step_back() -> None:
+    records = stream(add("B", 100, 1, 1), clear(SNAPSHOT), add("B", 99, 1, 2, SNAPSHOT | LAST), add("B", 98, 1, 3))
+    records["sequence"] = [900, 5, 7, 901]
+    assert report_of(records)["sequence_steps_back"]["count"] == 0
+    records["flags"] = LAST
+    assert report_of(records)["sequence_steps_back"]["count"] == 1
 
 
 def test_a_capture_time_that_falls_is_a_step_back_and_none_at_all_is_not() -> None:

@@ -236,3 +236,14 @@ def test_the_codes_of_the_kernel_are_the_public_ones() -> None:
     assert (simulator_kernel.LAST, simulator_kernel.PICTURE) == (Flags.LAST, PICTURE)
     assert (simulator_kernel.MBO_LENGTH, simulator_kernel.MBO_RTYPE) == (mbo.MBO_LENGTH, mbo.MBO_RTYPE)
     assert simulator_kernel.UNDEF_PRICE == mbo.UNDEF_PRICE
+
+
+def test_instruments_of_one_channel_share_its_sequence() -> None:
+    session = simulate(6_000, ["ESZ5", "NQZ5", "CLX5"], 3)
+    plain = session[session["flags"] & int(Flags.SNAPSHOT) == 0]
+    for channel_id, symbols in ((12, 2), (26, 1)):
+        sent = plain[plain["channel_id"] == channel_id]
+        assert len(np.unique(sent["instrument_id"])) == symbols
+        assert (np.diff(sent["sequence"].astype(np.int64)) >= 0).all()
+        of_packet = {(int(r["sequence"]), int(r["instrument_id"])) for r in sent}
+        assert len(of_packet) == len({sequence for sequence, _ in of_packet})  # a packet is one instrument's
