@@ -5,8 +5,6 @@ import time
 from threading import Event, Thread
 from typing import Any, Final
 
-import numpy as np
-
 from engine_worker.config import EngineConfig
 from engine_worker.engine import Engine
 from engine_worker.feed_client import FeedClient, decoder_factory
@@ -15,8 +13,7 @@ from engine_worker.sinks.broadcast import BroadcastSink
 from engine_worker.sinks.database import database_sink
 from engine_worker.sinks.jsonl import jsonl_sink
 from engine_worker.status import StatusReader
-from orderbook.book.market import make_book
-from orderbook.book.mbo import MBO, MBO_LENGTH, MBO_RTYPE, Action, Flags, Side
+from orderbook.book import market
 from orderbook.live import EngineStatus
 
 DRAIN_S: Final = 4.5  # below the 5.5 s that `manage.py up` waits, and the 10 s of a container
@@ -69,18 +66,9 @@ class EngineThreads:
 
 def warm_up(config: EngineConfig) -> None:
     """Load or compile the kernels before the first record comes: about a second from the cache."""
-    records = np.zeros(2, MBO)
-    records["length"], records["rtype"], records["flags"] = MBO_LENGTH, MBO_RTYPE, Flags.LAST
-    records["action"], records["side"] = Action.ADD, Side.BID
-    records["order_id"], records["price"], records["size"] = [1, 2], 10**9, 1
-    book = make_book(config.book)
-    book.apply(records[:1])
-    book.apply_timed(records[1:])
-    book.levels(Side.BID, config.depth)
+    market.warm_up(config.book)
     if config.framing == "csv":
-        from replay.feed.csv_codec import HEADER, encode_csv
+        # Loads a compiled decoder, which an engine of DBN does without.
+        from replay.feed import csv_codec
 
-        decoder = decoder_factory("csv")()
-        text = HEADER + encode_csv(records, {0: config.symbol})
-        decoder.space()[: len(text)] = text
-        decoder.received(len(text))
+        csv_codec.warm_up()

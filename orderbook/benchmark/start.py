@@ -11,9 +11,9 @@ import orderbook
 _PROGRAM: Final = """
 import time
 began = time.perf_counter()
-from orderbook.book import kernel_book
+from orderbook.book import kernel_market
 imported = time.perf_counter()
-kernel_book.warm_up()
+kernel_market.warm_up()
 print(imported - began, time.perf_counter() - imported)
 """
 

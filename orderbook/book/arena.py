@@ -1,7 +1,7 @@
 """Arena: the arrays of the compiled kernel, and their growth. Floor 0.
 
-Any number of books share one. The arrays start small and double when the kernel says which is short; the kernel
-itself never allocates. Importing it loads numba.
+Any number of books share one. The arrays start small and grow by a third or a half when the kernel says which is
+short; the kernel itself never allocates. Importing it loads numba.
 """
 
 from typing import Final
@@ -10,15 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from orderbook.book import kernel
-from orderbook.book.errors import InvariantError
+from orderbook.book.errors import BookError, InvariantError
 from orderbook.book.kernel import Arrays
-from orderbook.book.mbo import BookKey
+from orderbook.book.mbo import BookKey, book_key
 
-_UINT64: Final = 2**64 - 1
+UINT64: Final = 2**64 - 1
+MAX_ORDERS: Final = 2**29
+"""More would not fit the links of 31 bits and the places of 32 bits."""
+
 _EVIDENCE: Final = {
-    kernel.BREAKS_SEGMENT: "side {0} has {1} levels in a segment of {2}",
-    kernel.BREAKS_ORDER: "the prices of side {0} are not sorted: {1} before {2}",
-    kernel.BREAKS_LADDER: "the ladder says {0}, its level {1} on side {2}",
+    kernel.BREAKS_SEGMENT: "the {side}s have {1} levels in a segment of {2}",
+    kernel.BREAKS_ORDER: "the prices of the {side}s are not sorted: {1} before {2}",
+    kernel.BREAKS_LADDER: "the ladder says {0}, its level {1} (side {2})",
     kernel.BREAKS_QUEUE: "order {id} of size {1} is wrongly linked at {2}",
     kernel.BREAKS_INDEX: "the index does not find order {id}: place {1} instead of {2}",
     kernel.BREAKS_LEVEL: "level {0} says it holds {1}, holds {2}",
@@ -83,18 +86,32 @@ class Arena:
             rows[: len(self.arrays.ladder)] = self.arrays.ladder
             self.arrays = self.arrays._replace(ladder=rows)
 
-    def check(self, book: int) -> None:
-        """Raise InvariantError when a book or what the books share contradicts itself. Cost: O(capacity), compiled."""
-        rule, *numbers = kernel.audit(self.arrays, book)
-        if rule == kernel.SOUND:
-            rule, *numbers = kernel.audit_arena(self.arrays)
+    def check_book(self, book: int) -> None:
+        """Raise InvariantError when a book contradicts itself. Cost: O(its orders), compiled."""
+        self._require(book, *kernel.audit(self.arrays, book))
+
+    def check_shared(self) -> None:
+        """Raise InvariantError when what the books share contradicts itself. Cost: O(capacity), compiled."""
+        self._require(None, *kernel.audit_arena(self.arrays))
+
+    def _require(self, book: int | None, rule: int, *numbers: int) -> None:
         if rule != kernel.SOUND:
-            ts_event, _, sequence = self.arrays.books[book, kernel.TS_EVENT : kernel.SEQUENCE + 1].tolist()
-            evidence = _EVIDENCE[rule].format(*numbers, id=numbers[0] & _UINT64)
-            raise InvariantError(f"{evidence} (sequence {sequence}, ts_event {ts_event & _UINT64})")
+            side = "bid" if numbers[0] == kernel.BID else "ask"
+            evidence = _EVIDENCE[rule].format(*numbers, id=numbers[0] & UINT64, side=side)
+            raise InvariantError(evidence if book is None else f"{evidence} ({self._stands(book)})")
+
+    def _stands(self, book: int) -> str:
+        """Say whose book it is, if it has a route, and where its stream stands."""
+        routes = self.arrays.routes
+        tags = routes[routes[:, kernel.ROUTE_BOOK] == book + 1, kernel.ROUTE_INSTRUMENT].tolist()
+        whose = "".join("publisher {}, instrument {}, ".format(*book_key(tag)) for tag in tags)
+        ts_event, _, sequence = self.arrays.books[book, kernel.TS_EVENT : kernel.SEQUENCE + 1].tolist()
+        return f"{whose}sequence {sequence}, ts_event {ts_event & UINT64}"
 
     def _set_nodes(self, capacity: int) -> None:
         before = len(self.arrays.nodes)
+        if capacity > MAX_ORDERS:
+            raise BookError(f"expected at most {MAX_ORDERS:,} orders in one arena, found room needed for {capacity:,}")
         fresh = np.zeros(capacity - before, kernel.NODE)
         fresh["next"] = _chain(before, capacity, self.arrays.pool[kernel.FREE_NODE])
         self.arrays = self.arrays._replace(nodes=_joined(self.arrays.nodes, fresh))

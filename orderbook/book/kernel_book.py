@@ -1,12 +1,13 @@
 """KernelBook: the fast book, a face of Python around the compiled kernel. Floor 0. Importing it loads numba."""
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from orderbook.book import kernel
-from orderbook.book.arena import Arena
+from orderbook.book.arena import UINT64, Arena
 from orderbook.book.audit import KINDS
 from orderbook.book.kernel import TapeArrays
 from orderbook.book.mbo import MBO, ORDER, UNDEF_PRICE, Flags, MboArray, Side
@@ -15,7 +16,6 @@ from orderbook.book.snapshot import Bbo, Level, Levels
 from orderbook.book.tape import BBO_ROW, TRADE_ROW, Tape
 
 _SIDES: Final = {Side.BID: kernel.BID, Side.ASK: kernel.ASK}
-_UINT64: Final = 2**64 - 1
 _MIN_PRICE: Final = -(2**63)
 _LAST: Final = int(Flags.LAST)  # an enum's own arithmetic costs more than the rest of a small batch
 NO_TAPE: Final = TapeArrays(np.zeros(0, BBO_ROW), np.zeros(0, TRADE_ROW), np.zeros(2, np.int64))
@@ -35,12 +35,12 @@ class KernelBook:
     @property
     def ts_event(self) -> int:
         """Venue time of the last record applied, ns; 0 before the first."""
-        return self._column(kernel.TS_EVENT) & _UINT64
+        return self._column(kernel.TS_EVENT) & UINT64
 
     @property
     def ts_recv(self) -> int:
         """Capture time of the last record applied, ns."""
-        return self._column(kernel.TS_RECV) & _UINT64
+        return self._column(kernel.TS_RECV) & UINT64
 
     @property
     def sequence(self) -> int:
@@ -54,7 +54,8 @@ class KernelBook:
 
     def apply(self, records: MboArray, tape: Tape | None = None) -> None:
         """Apply records in order, without the GIL. Cost: about 3 us a call and 30 ns a record."""
-        records, rows, number = usable(records), tape_arrays(tape, len(records)), tape.records if tape else 0
+        records, rows = usable(records), tape_arrays(tape, len(records))
+        number = 0 if tape is None else tape.records
         done = 0
         while (done := kernel.apply(self.arena.arrays, self._book, records, done, rows, number)) < len(records):
             self.arena.grow()
@@ -62,15 +63,8 @@ class KernelBook:
             tape.finish(records)
 
     def apply_timed(self, records: MboArray) -> npt.NDArray[np.int64]:
-        """Apply records in order and return how long each took, ns, one reading of the clock (25 ns) included."""
-        records = usable(records)
-        timespec, spent = np.zeros(2, np.int64), np.zeros(len(records), np.int64)
-        done = 0
-        while (done := kernel.apply_timed(self.arena.arrays, self._book, records, done, timespec, spent)) < len(
-            records
-        ):
-            self.arena.grow()
-        return spent
+        """Apply records in order and return how long each took, ns, growth and one clock reading (20 ns) included."""
+        return apply_timed(self.arena, self._book, records, lambda done: self.arena.grow())
 
     def clear(self) -> None:
         """Remove every order and every level. Cost: O(orders)."""
@@ -84,7 +78,7 @@ class KernelBook:
         """Return the best levels of a side as a new array. Cost: O(depth)."""
         row = _SIDES[side]
         count = self._column(kernel.SEGMENTS + row * kernel.SEGMENT_COLUMNS + kernel.COUNT)
-        copied = np.empty((count if depth is None else min(count, depth), 3), np.int64)
+        copied = np.empty((count if depth is None else min(count, max(depth, 0)), 3), np.int64)
         kernel.copy_levels(self.arena.arrays, self._book, row, copied)
         return copied
 
@@ -132,7 +126,8 @@ class KernelBook:
 
     def check(self) -> None:
         """Raise InvariantError when the book contradicts itself. Cost: O(capacity of the arena), compiled."""
-        self.arena.check(self._book)
+        self.arena.check_book(self._book)
+        self.arena.check_shared()
 
     def _best(self, side: Side) -> Level | None:
         best = self.levels(side, 1)
@@ -140,7 +135,7 @@ class KernelBook:
 
     def _find(self, order_id: int) -> int:
         """Return the node of an order, NO when it does not rest; an id that no record can carry does not."""
-        if not 0 <= order_id <= _UINT64:
+        if not 0 <= order_id <= UINT64:
             return kernel.NO
         _, node = kernel.find(self.arena.arrays, self._book, np.uint64(order_id))
         return int(node)
@@ -162,22 +157,18 @@ def usable(records: MboArray) -> MboArray:
     return records if records.flags.carray else np.require(records, MBO, ("C", "A", "W"))
 
 
-def clock_cost_ns(samples: int) -> npt.NDArray[np.int64]:
-    """Return what each of so many readings of the clock took, ns: what every time of ``apply_timed`` includes."""
-    spent = np.zeros(samples, np.int64)
-    kernel.read_clock(np.zeros(2, np.int64), spent)
+def apply_timed(arena: Arena, only: int, records: MboArray, provide: Callable[[int], None]) -> npt.NDArray[np.int64]:
+    """Apply and time records; ``provide`` is told where the kernel stopped for want of something."""
+    records = usable(records)
+    clock, spent = np.zeros(kernel.CLOCK_COLUMNS, np.int64), np.zeros(len(records), np.int64)
+    done = 0
+    while (done := kernel.apply_timed(arena.arrays, only, records, done, clock, spent)) < len(records):
+        provide(done)
     return spent
 
 
-def warm_up() -> None:
-    """Load or compile every kernel of the live path now, at start, rather than at the first record.
-
-    Cost: 0.3 s, 10 s the first time.
-    """
-    book = KernelBook()
-    record = np.zeros(1, MBO)
-    book.apply(record, Tape())
-    book.apply_timed(record)
-    book.bbo()
-    book.orders()
-    book.clear()
+def clock_cost_ns(samples: int) -> npt.NDArray[np.int64]:
+    """Return what each of so many readings of the clock took, ns: what every time of ``apply_timed`` includes."""
+    spent = np.zeros(samples, np.int64)
+    kernel.read_clock(np.zeros(kernel.CLOCK_COLUMNS, np.int64), spent)
+    return spent

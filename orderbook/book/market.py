@@ -7,10 +7,9 @@ no symbols.
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from orderbook.book.audit import Audit
-from orderbook.book.mbo import MBO, BookKey, MboArray
+from orderbook.book.mbo import MBO, BookKey, MboArray, book_key, book_tags
 from orderbook.book.protocol import Market, OrderBook
 from orderbook.book.reference import ReferenceBook
 from orderbook.book.tape import Tape
@@ -39,6 +38,14 @@ def make_market(kind: BookKind = "kernel") -> Market:
     return KernelMarket()
 
 
+def warm_up(kind: BookKind = "kernel") -> None:
+    """Make a kind of book ready for its first record. Cost: 0.2 s from the cache, 10 s the first time."""
+    if kind == "kernel":
+        from orderbook.book import kernel_market
+
+        kernel_market.warm_up()
+
+
 def split_by_book(records: MboArray) -> list[tuple[BookKey, MboArray]]:
     """Return the records of each book, in stream order; the books in order of their keys.
 
@@ -46,9 +53,9 @@ def split_by_book(records: MboArray) -> list[tuple[BookKey, MboArray]]:
     """
     if not len(records):
         return []
-    tags = _book_tags(records)
+    tags = book_tags(records)
     if (tags == tags[0]).all():
-        return [(_book_key(tags[0]), records)]
+        return [(book_key(int(tags[0])), records)]
     order = np.argsort(tags, kind="stable")
     tags = tags[order]
     # Taken as untyped bytes: numpy copies records with named fields many times slower.
@@ -56,18 +63,9 @@ def split_by_book(records: MboArray) -> list[tuple[BookKey, MboArray]]:
     starts = np.flatnonzero(np.concatenate(([True], tags[1:] != tags[:-1])))
     ends = np.append(starts[1:], len(tags))
     return [
-        (_book_key(tags[start]), mixed[start:end]) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+        (book_key(int(tags[start])), mixed[start:end])
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
     ]
-
-
-def _book_tags(records: MboArray) -> npt.NDArray[np.int64]:
-    """Return publisher and instrument of each record in one integer, which sorts as BookKey does."""
-    tags: npt.NDArray[np.int64] = records["publisher_id"].astype(np.int64) << 32 | records["instrument_id"]
-    return tags
-
-
-def _book_key(tag: np.int64) -> BookKey:
-    return BookKey(int(tag) >> 32, int(tag) & 0xFFFF_FFFF)
 
 
 class ReferenceMarket:
@@ -106,4 +104,12 @@ class ReferenceMarket:
 
     def book(self, key: BookKey) -> ReferenceBook:
         """Return the book of a key, a new empty one when the stream has not named it yet."""
-        return self.books.setdefault(key, ReferenceBook())
+        book = self.books.get(key)
+        if book is None:
+            book = self.books[key] = ReferenceBook()
+        return book
+
+    def check(self) -> None:
+        """Raise InvariantError when a book contradicts itself. Cost: O(orders)."""
+        for book in self.books.values():
+            book.check()

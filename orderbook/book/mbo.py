@@ -80,5 +80,20 @@ class BookKey(NamedTuple):
     instrument_id: int
 
 
+def book_tags(records: MboArray) -> npt.NDArray[np.int64]:
+    """Return publisher and instrument of each record in one integer, which sorts as BookKey does. Cost: O(n)."""
+    tags: npt.NDArray[np.int64] = records["publisher_id"].astype(np.int64) << 32 | records["instrument_id"]
+    return tags
+
+
+def book_key(tag: int) -> BookKey:
+    """Return the key that a tag stands for.
+
+    >>> book_key((1 << 32) + 432669)
+    BookKey(publisher_id=1, instrument_id=432669)
+    """
+    return BookKey(tag >> 32, tag & 0xFFFF_FFFF)
+
+
 ORDER: Final = np.dtype([("order_id", "<u8"), ("price", "<i8"), ("size", "<u4"), ("side", "u1")], align=True)
 """One resting order, as ``OrderBook.orders`` lists them."""

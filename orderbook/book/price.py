@@ -95,4 +95,5 @@ def infer_tick(prices: npt.NDArray[np.int64]) -> int:
     (10000000, 0)
     """
     told = prices[(prices != UNDEF_PRICE) & (prices != 0)]
-    return int(np.gcd.reduce(told))
+    tick = abs(int(np.gcd.reduce(told)))
+    return tick if tick <= UNDEF_PRICE else tick // 2  # of -2**63 alone, whose divisor is no int64

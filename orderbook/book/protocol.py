@@ -115,5 +115,8 @@ class Market(Protocol):
         Notes where each kind of anomaly came first. Raises InvariantError: the books are then not to be trusted.
         """
 
+    def check(self) -> None:
+        """Raise InvariantError when a book, or what the books share, contradicts itself. Cost: O(orders)."""
+
     def book(self, key: BookKey) -> OrderBook:
         """Return the book of a key, a new empty one when the stream has not named it yet."""

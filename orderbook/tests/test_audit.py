@@ -158,7 +158,7 @@ def test_a_book_that_contradicts_itself_stops_the_pass_at_its_event_end(market: 
         record("N"),
     )
     rest["sequence"] += 1000
-    with pytest.raises(InvariantError, match=r"says .*5.* holds 6.*\(sequence 1004, ts_event 1758"):
+    with pytest.raises(InvariantError, match=r"says .*5.* holds 6.*sequence 1004, ts_event 1758"):
         market.apply_audited(rest, tape, audit)
     assert audit.events == 3
 

@@ -1,15 +1,18 @@
 """The compiled kernel: its codes, its growth, its index, and that it is compiled once."""
 
+import time
+
 import numpy as np
 import pytest
 
 from orderbook.book import kernel
 from orderbook.book.anomaly import Anomaly
-from orderbook.book.arena import Arena, index_places, longer
+from orderbook.book.arena import MAX_ORDERS, Arena, index_places, longer
 from orderbook.book.audit import Audit
-from orderbook.book.errors import InvariantError
-from orderbook.book.kernel_book import KernelBook, clock_cost_ns, warm_up
-from orderbook.book.kernel_market import KernelMarket
+from orderbook.book.digest import market_hash
+from orderbook.book.errors import BookError, InvariantError
+from orderbook.book.kernel_book import KernelBook, clock_cost_ns
+from orderbook.book.kernel_market import KernelMarket, warm_up
 from orderbook.book.mbo import MBO, ORDER, UNDEF_PRICE, Action, BookKey, Flags, Side
 from orderbook.book.reference import ReferenceBook
 from orderbook.book.tape import Tape
@@ -157,11 +160,18 @@ def test_ten_thousand_instruments_find_their_books() -> None:
         assert market.books[key].anomalies == ({"duplicate_add": 1} if place < 5000 else {})
 
 
+def compiled() -> dict[str, int]:
+    """Return how often each function of the kernel was compiled that Python calls."""
+    return {name: len(each.signatures) for name, each in vars(kernel).items() if hasattr(each, "signatures")}
+
+
 def test_the_kernel_is_compiled_once_whatever_the_records_come_from() -> None:
     warm_up()
-    functions = (kernel.apply, kernel.apply_timed, kernel.copy_levels)
-    before = [len(function.signatures) for function in functions]
-    assert before == [1, 1, 1]
+    before = compiled()
+    assert {name for name, count in before.items() if count and not name.startswith("_")} >= {
+        *("apply", "apply_timed", "route", "clear", "find", "find_level", "copy_levels", "copy_orders")
+    }
+    assert before["apply"] == before["apply_timed"] == before["copy_levels"] == 1
     records = stream(add("B", 100, 1, 1), add("B", 100, 1, 2), add("B", 100, 1, 3))
     book = KernelBook()
     for source in (
@@ -178,7 +188,9 @@ def test_the_kernel_is_compiled_once_whatever_the_records_come_from() -> None:
     market = KernelMarket()
     market.apply(records)
     market.apply(records, Tape())
-    assert [len(function.signatures) for function in functions] == before
+    market.apply_timed(records)
+    market.check()
+    assert compiled() | {"audit": 0, "audit_arena": 0} == before | {"audit": 0, "audit_arena": 0}
 
 
 def test_misaligned_records_are_copied_to_where_the_kernel_may_read_them() -> None:
@@ -190,23 +202,45 @@ def test_misaligned_records_are_copied_to_where_the_kernel_may_read_them() -> No
     assert picture(copied) == picture(straight)
 
 
+SEGMENT_OF_ASKS = kernel.SEGMENTS + kernel.SEGMENT_COLUMNS
+
+
 @pytest.mark.parametrize(
-    ("array", "column", "evidence"),
+    ("array", "place", "change", "evidence"),
     [
-        ("levels", "size", "holds"),
-        ("levels", "count", "holds"),
-        ("levels", "key", "ladder says"),
-        ("nodes", "size", "holds"),
-        ("nodes", "previous", "wrongly linked"),
-        ("nodes", "order_id", "index does not find"),
+        ("levels", (1, "size"), 1, "level 101 says it holds 6, holds 5 .*sequence 3, ts_event 1758"),
+        ("levels", (0, "count"), 1, "level 100 says it holds 10, holds 10 .*sequence 3"),
+        ("levels", (1, "key"), 1, "the ladder says 101, its level 100 "),
+        ("nodes", (0, "size"), 1, "level 100 says it holds 10, holds 11 "),
+        ("nodes", (0, "previous"), 1, "order 1 of size 5 is wrongly linked at 100 "),
+        ("nodes", (0, "order_id"), 1, "the index does not find order 2"),
+        ("books", (0, SEGMENT_OF_ASKS + kernel.COUNT), 99, "the asks have 100 levels in a segment of 16 "),
+        ("books", (0, kernel.ORDERS), 1, "4 orders are counted, 3 are queued "),
+        ("pool", (kernel.LIVE_NODES,), 1, "3 orders are known, 4 are counted$"),
+        ("pool", (kernel.FREE_NODE,), 1, "60 orders are free and 3 in use of 64$"),
+        ("pool", (kernel.LIVE_LEVELS,), 1, "62 levels are free and 3 in use of 64$"),
     ],
 )
-def test_the_check_of_the_fast_book_sees_damage(array: str, column: str, evidence: str) -> None:
+def test_the_check_of_the_fast_book_sees_damage(
+    array: str, place: tuple[int | str, ...], change: int, evidence: str
+) -> None:
     book = KernelBook()
     book.apply(stream(add("B", 100, 5, 1), add("B", 100, 5, 2), add("A", 101, 5, 3)))
     book.check()
-    getattr(book.arena.arrays, array)[column][0] += 1
-    with pytest.raises(InvariantError, match=f"{evidence}.*sequence 3, ts_event 1758"):
+    damaged = getattr(book.arena.arrays, array)
+    if isinstance(place[-1], str):
+        damaged, place = damaged[place[-1]], place[:-1]
+    damaged[place] += change
+    with pytest.raises(InvariantError, match=evidence):
+        book.check()
+
+
+def test_the_check_of_the_fast_book_sees_prices_out_of_order() -> None:
+    book = KernelBook()
+    book.apply(stream(add("A", 101, 5, 1), add("A", 102, 5, 2)))
+    best = int(book.arena.arrays.books[0, SEGMENT_OF_ASKS + kernel.START]) + 1
+    book.arena.arrays.ladder[[best, best - 1]] = book.arena.arrays.ladder[[best - 1, best]]
+    with pytest.raises(InvariantError, match="the prices of the asks are not sorted: 101 before 102 "):
         book.check()
 
 
@@ -236,14 +270,42 @@ def test_orders_are_listed_in_the_public_layout() -> None:
     assert book.orders().dtype == ORDER == ReferenceBook().orders().dtype
 
 
-def test_a_market_says_which_book_an_audit_found_broken() -> None:
+@pytest.mark.parametrize("audited", [True, False])
+def test_a_market_says_which_book_is_broken(audited: bool) -> None:
     market, tape, audit = KernelMarket(), Tape(), Audit()
-    records = stream(add("B", 100, 5, 1), add("B", 100, 5, 2), add("A", 101, 5, 3))
+    records = stream(add("B", 100, 5, 1), add("B", 100, 5, 2), record("A", "A", 101, 5, 3, instrument_id=7))
     market.apply_audited(records, tape, audit)
+    market.check()
     assert (audit.events, audit.checks, audit.first) == (3, 3, {})
-    market.arena.arrays.levels["size"][0] += 1
-    with pytest.raises(InvariantError, match="says it holds 11, holds 10.*sequence 4"):
-        market.apply_audited(stream(record("A", "B", 99, 1, 9, sequence=4), add("B", 100, 1, 4)), tape, audit)
+    market.arena.arrays.levels["size"][1] += 1
+    evidence = "level 101 says it holds 6, holds 5 .publisher 1, instrument 7, sequence "
+    with pytest.raises(InvariantError, match=evidence):
+        if audited:
+            more = stream(add("B", 99, 1, 9), record("N", sequence=5, instrument_id=7), add("B", 100, 1, 4))
+            market.apply_audited(more, tape, audit)
+        else:
+            market.check()
+
+
+def test_a_growth_counts_into_the_time_of_the_record_that_needed_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    book, grow = KernelBook(), Arena.grow
+    monkeypatch.setattr(Arena, "grow", lambda arena: (time.sleep(0.05), grow(arena)))
+    spent = book.apply_timed(stream(*(add("B", 100, 1, order_id) for order_id in range(1, 97))))
+    assert (spent >= 50_000_000).tolist() == [number == 64 for number in range(96)]
+
+
+def test_a_timed_market_leaves_the_same_books() -> None:
+    records = random_session(6, 3000)
+    records["instrument_id"] = np.random.default_rng(6).integers(1, 9, 3000)
+    plain, timed = KernelMarket(), KernelMarket()
+    plain.apply(records)
+    assert len(timed.apply_timed(records)) == 3000
+    assert market_hash(timed.books.items()) == market_hash(plain.books.items())
+
+
+def test_an_arena_says_when_it_can_hold_no_more_orders() -> None:
+    with pytest.raises(BookError, match="expected at most 536,870,912 orders in one arena, found .* 536,870,913"):
+        Arena(MAX_ORDERS + 1)
 
 
 def test_the_cost_of_the_clock_is_measured() -> None:

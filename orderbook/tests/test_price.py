@@ -88,6 +88,8 @@ def test_the_tick_is_the_widest_grid_that_holds_every_price() -> None:
     prices = np.array([64_830_000_000, -37_630_000_000, 0, UNDEF_PRICE, 64_850_000_000])
     assert infer_tick(prices) == 10_000_000
     assert infer_tick(np.array([25 * 10**7, 75 * 10**7])) == 25 * 10**7
+    assert infer_tick(np.array([-(2**63)])) == 2**62  # the widest that an int64 holds
+    assert infer_tick(np.array([-25, -75])) == 25
 
 
 @pytest.mark.parametrize("prices", [[], [0, 0], [UNDEF_PRICE]])

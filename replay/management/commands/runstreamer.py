@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from orderbook.book import kernel_book
+from orderbook.book import kernel_market
 from replay.datasets import open_dataset
 from replay.feed import csv_codec
 from replay.reporter import RowReporter, Run
@@ -54,7 +54,7 @@ class Command(BaseCommand):
 def _warm_up() -> None:
     """Compile before anybody connects: the compiler would hold the event loop, and the market clock with it."""
     began = time.perf_counter()
-    kernel_book.warm_up()
+    kernel_market.warm_up()
     csv_codec.warm_up()
     logger.info("the compiled kernels are ready after %.1f s", time.perf_counter() - began)
 
