@@ -23,6 +23,7 @@ def make_book(kind: BookKind) -> OrderBook:
     """Return a new empty book."""
     if kind == "reference":
         return ReferenceBook()
+    _require_kernel(kind)
     # Imported here, because numba costs a second and web processes must never load it.
     from orderbook.book.kernel_book import KernelBook
 
@@ -33,9 +34,15 @@ def make_market(kind: BookKind = "kernel") -> Market:
     """Return a new market without books."""
     if kind == "reference":
         return ReferenceMarket()
+    _require_kernel(kind)
     from orderbook.book.kernel_market import KernelMarket
 
     return KernelMarket()
+
+
+def _require_kernel(kind: BookKind) -> None:
+    if kind != "kernel":
+        raise ValueError(f"expected the kind of book kernel or reference, found {kind!r}")
 
 
 def warm_up(kind: BookKind = "kernel") -> None:

@@ -112,7 +112,8 @@ class Market(Protocol):
     def apply_audited(self, records: MboArray, tape: Tape, audit: Audit) -> None:
         """As ``apply``, and check the book of an event behind it, as often as the audit says.
 
-        Notes where each kind of anomaly came first. Raises InvariantError: the books are then not to be trusted.
+        Notes where each kind of anomaly came first: hand the market's records over so from the first one on. Raises
+        InvariantError: the books are then not to be trusted.
         """
 
     def check(self) -> None:

@@ -250,7 +250,7 @@ class ReferenceBook:
     def levels(self, side: Side, depth: int | None = None) -> Levels:
         """Return the best levels of a side as a new array. Cost: O(depth)."""
         ranked = self._sides[side].values()
-        shown = ranked[: len(ranked) if depth is None else depth]
+        shown = ranked[: len(ranked) if depth is None else max(depth, 0)]
         return np.array([(each.price, each.size, len(each.orders)) for each in shown], np.int64).reshape(-1, 3)
 
     def orders(self) -> npt.NDArray[np.void]:
