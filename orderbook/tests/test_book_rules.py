@@ -622,6 +622,11 @@ def test_a_number_that_is_no_order_id_is_no_order(book: OrderBook, order_id: int
     assert book.queue_position(order_id) is None
 
 
+def test_a_depth_below_one_shows_no_level(book: OrderBook) -> None:
+    apply(book, add("B", 100, 5, 1), add("B", 99, 5, 2))
+    assert book.levels(BIDS, 0).shape == book.levels(BIDS, -1).shape == (0, 3)
+
+
 @pytest.mark.parametrize("price", [-(2**63) - 1, 2**63, 2**70])
 def test_a_number_that_is_no_price_has_no_queue(book: OrderBook, price: int) -> None:
     apply(book, add("B", 2**63 - 2, 5, 1), add("B", -(2**63), 5, 2))

@@ -158,3 +158,9 @@ def test_the_kind_names_the_book_and_the_market(kind: BookKind, book: type, mark
 
 def test_the_fast_market_is_the_usual_one() -> None:
     assert type(make_market()) is KernelMarket
+
+
+def test_a_kind_that_does_not_exist_is_refused() -> None:
+    for make in (make_book, make_market):
+        with pytest.raises(ValueError, match="expected the kind of book kernel or reference, found 'fast'"):
+            make("fast")  # type: ignore[arg-type]
