@@ -35,7 +35,7 @@ class ReadOnlyAdmin(ModelAdmin):
 @admin.register(Dataset)
 class DatasetAdmin(ReadOnlyAdmin):
     list_display = [
-        *("name", "state", "quality_verdict", "format", "records", "events", "first_event", "last_event"),
+        *("name", "state", "quality_verdict", "index", "format", "records", "events", "first_event", "last_event"),
         "registered_at",
     ]
     list_filter = ["state", "format", "venue_dataset", "instruments"]
@@ -49,21 +49,27 @@ class DatasetAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         dataset = self.get_object(request, object_id)
-        report = dataset and dataset.quality
-        shown = {}
-        if report:
-            shown = {"headline": headline(report), "tables": tables(report, len(report["instruments"]))}
-        return super().change_view(
-            request, object_id, form_url, {"report": report, "quality": shown, **(extra_context or {})}
-        )
+        report = dataset and dataset.report
+        shown: dict[str, Any] = {"report": report}
+        if report and "error" not in report:
+            shown |= {"headline": headline(report), "tables": tables(report, len(report["instruments"]))}
+        return super().change_view(request, object_id, form_url, {"quality": shown, **(extra_context or {})})
 
     @admin.display(description="quality", ordering="quality_ok")
     def quality_verdict(self, dataset: Any) -> str:
+        if dataset.quality_error is not None:
+            return "no report"
         if dataset.quality_ok is None:
             return "not yet" if dataset.state == Dataset.State.READY else "-"
         if not dataset.quality_ok:
             return "FAILED"
         return f"{dataset.quality_anomalies:,} anomalies" if dataset.quality_anomalies else "OK"
+
+    @admin.display(ordering="indexed_percent")
+    def index(self, dataset: Dataset) -> str:
+        if dataset.state != Dataset.State.READY:
+            return "-"
+        return "ready" if dataset.indexed_percent == 100 else f"{dataset.indexed_percent} %"
 
     @admin.display(description="first event", ordering="first_ts_event")
     def first_event(self, dataset: Dataset) -> str:
@@ -82,15 +88,20 @@ class DatasetAdmin(ReadOnlyAdmin):
             return
         self.message_user(request, f"{len(chosen)} files are being read again; their rows will tell.")
 
-    @admin.action(description="Verify the selected files", permissions=["view"])
+    @admin.action(description="Verify the selected files", permissions=["verify"])
     def verify(self, request: HttpRequest, chosen: QuerySet[Dataset]) -> None:
         ready = chosen.filter(state=Dataset.State.READY)
         try:
-            control.verify([dataset.pk for dataset in ready])
+            asked = control.verify(ready)
         except control.ControlUnreachable as error:
             self.message_user(request, f"Nothing is verified: {error}", messages.ERROR)
             return
-        self.message_user(request, f"{len(ready)} files are being verified; their rows will tell.")
+        waiting = f" {len(ready) - asked} were asked for already." if asked < len(ready) else ""
+        self.message_user(request, f"{asked} files are being verified; their rows will tell.{waiting}")
+
+    def has_verify_permission(self, request: HttpRequest) -> bool:
+        """A report costs a worker minutes: who may only look may not ask for one."""
+        return any(map(request.user.has_perm, (CONTROL_PERMISSION, "replay.change_dataset")))
 
 
 @admin.register(Replay)

@@ -104,6 +104,7 @@ class DatasetRow(TypedDict):
     first_ts: str | None
     last_ts: str | None
     quality: QualityRow | None  # None until a worker has made the report
+    quality_error: str  # why it could not be made
 
 
 @router.post("/control/replay/start", auth=CONTROL_AUTH)
@@ -165,6 +166,7 @@ def _dataset_row(dataset: Any) -> DatasetRow:  # a Dataset with its verdict
         "first_ts": None if dataset.first_ts_event is None else format_ns(dataset.first_ts_event),
         "last_ts": None if dataset.last_ts_event is None else format_ns(dataset.last_ts_event),
         "quality": quality,
+        "quality_error": dataset.quality_error or "",
     }
 
 

@@ -9,7 +9,7 @@ begun by then, here or on a worker, never is.
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from datetime import timedelta
@@ -25,7 +25,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from orderbook.book.timestamp import format_ns
-from replay import tasks
+from replay import report_queue, tasks
 from replay.models import Dataset
 from replay.streamer.messages import Pace, ReplayState, StreamerStatus
 from replay.streamer.remote import StreamerUnreachable
@@ -149,17 +149,21 @@ def status() -> StatusAnswer:
 
 def rescan(dataset_ids: list[int]) -> None:
     """Have a worker read these files again; does not wait for it. Raises ControlUnreachable."""
-    _send(tasks.rescan_datasets.signature((dataset_ids,)))
+    _send(lambda: tasks.rescan_datasets.apply_async((dataset_ids,), retry=False))
 
 
-def verify(dataset_ids: list[int]) -> None:
-    """Have a worker make the quality reports of these files anew; does not wait. Raises ControlUnreachable."""
-    _send(*(tasks.verify_dataset.signature((dataset_id, True)) for dataset_id in dataset_ids))
+def verify(datasets: Iterable[Dataset]) -> int:
+    """Have a worker make the quality reports of these files anew; does not wait. Raises ControlUnreachable.
+
+    Returns of how many: not of those whose report waits or is being made already.
+    """
+    contents = [(dataset.pk, dataset.sha256) for dataset in datasets]
+    return sum(_send(lambda: [report_queue.ask(*content, anew=True) for content in contents]))
 
 
-def _send(*calls: Any) -> None:
+def _send(send: Callable[[], _Result]) -> _Result:
     try:
-        _on_waiter(lambda: [call.apply_async(retry=False) for call in calls])
+        return _on_waiter(send)
     except (OperationalError, RedisError, FutureTimeoutError) as error:
         raise ControlUnreachable(f"Redis does not answer: {error}") from error
 

@@ -1,7 +1,7 @@
 """Files become Dataset rows: what is in DATA_DIR and CSV_PATH, looked at once for each content. Floor 3.
 
 A file that cannot be replayed is a row in state failed that says why, and never stops the others. The rows are
-written by ``scan`` and ``register`` only; but the quality report, which a worker makes later.
+written by ``scan`` and ``register`` only; but what a worker makes later: the quality report and the index.
 """
 
 import logging
@@ -19,13 +19,16 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from history.models import Instrument
+from replay import report_queue
+from replay.feed.index import is_indexed
 from replay.feed.sources import SUFFIXES, Recording, SourceError, file_sha256, format_of, open_recording
 from replay.feed.summary import InstrumentSummary, Summary, summarize
 from replay.models import Dataset
 
 GONE = "The file is gone."
-VERIFY_TASK: Final = "replay.tasks.verify_dataset"  # by name: the tasks call this module
+INDEX_TASK: Final = "replay.tasks.index_dataset"  # by name: the tasks call this module
 
+_OF_WORKERS: Final = ("quality", "indexed_percent")
 logger = logging.getLogger(__name__)
 
 _FILE_CLOCK_TICK: Final = timedelta(milliseconds=10)  # a file's times come from a clock that may be so far behind
@@ -37,15 +40,15 @@ Progress = Callable[[Path, int], None]
 def scan(progress: Progress = lambda path, n: None) -> list[Dataset]:
     """Register every file of DATA_DIR and CSV_PATH, and mark the rows whose file is gone. Returns all rows.
 
-    A worker is asked for the quality reports that are missing.
+    A worker is asked for the indexes and the quality reports that are missing.
 
     Cost: reading and decoding each file that is new or changed; one stat for each of the others.
     """
     seen = {register(path, progress).pk for path in files()}
-    for dataset in Dataset.objects.defer("quality").exclude(error=GONE):
+    for dataset in Dataset.objects.defer(*_OF_WORKERS).exclude(error=GONE):
         if dataset.pk not in seen and not Path(dataset.path).exists():
             _fail(dataset, GONE)
-    request_reports()
+    request_missing()
     return list(Dataset.objects.defer("quality").prefetch_related("instruments"))
 
 
@@ -85,8 +88,8 @@ def register(path: Path, progress: Progress = lambda path, n: None) -> Dataset:
     return dataset
 
 
-def request_reports() -> None:
-    """Ask a worker for every quality report that is missing, as soon as what was registered is committed.
+def request_missing() -> None:
+    """Ask a worker for every index and quality report that is missing, as soon as what was registered is committed.
 
     Without a broker, which takes some seconds to find out, the log says so, and the next scan asks again.
     """
@@ -94,31 +97,34 @@ def request_reports() -> None:
 
 
 def _request_missing() -> None:
-    missing = Dataset.objects.filter(state=Dataset.State.READY, quality__isnull=True)
+    ready = Dataset.objects.filter(state=Dataset.State.READY)
+    paths = ready.values_list("pk", "path")
+    missing = [pk for pk, path in paths if not is_indexed(Path(path), settings.RECORDINGS_FOLDER)]
     try:
-        for dataset_id in missing.values_list("pk", flat=True):
-            current_app.send_task(VERIFY_TASK, [dataset_id], retry=False, ignore_result=True)
+        for dataset_id in missing:
+            current_app.send_task(INDEX_TASK, [dataset_id], retry=False, ignore_result=True)
+        report_queue.ask_next()
     except (OperationalError, RedisError) as error:
-        logger.warning("no worker could be asked for quality reports: %s", error)
+        logger.warning("no worker could be asked for indexes and quality reports: %s", error)
 
 
 def _row(path: Path) -> Dataset:
     """Return the row of a path; its name is the file's, or the whole path when another file has that name.
 
-    Without its report: what is not loaded is not saved, so that a worker may write it at the same time.
+    Without what a worker may write at the same time: what is not loaded is not saved.
     """
-    written = _written(path)
-    known = Dataset.objects.defer("quality").filter(path=written).first()
+    written = as_text(path)
+    known = Dataset.objects.defer(*_OF_WORKERS).filter(path=written).first()
     if known is not None:
         return known
-    name = _written(Path(path.name))
+    name = as_text(Path(path.name))
     if Dataset.objects.filter(name=name).exclude(error=GONE).exists():
         name = written
-    return Dataset.objects.defer("quality").update_or_create(name=name, defaults={"path": written, "sha256": ""})[0]
+    return Dataset.objects.defer(*_OF_WORKERS).update_or_create(name=name, defaults={"path": written, "sha256": ""})[0]
 
 
-def _written(path: Path) -> str:
-    """Write a path as text that a database takes: bytes that are no UTF-8 as escapes."""
+def as_text(path: Path) -> str:
+    """Write a path as text that every terminal and database takes: bytes that are no UTF-8 as escapes."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
@@ -143,6 +149,8 @@ def _look_at(dataset: Dataset, path: Path, before: stat_result, progress: Callab
     if sha256 and sha256 == known:  # touched, or copied over by itself
         dataset.sha256, dataset.state = sha256, Dataset.State.READY
         dataset.save()
+        # What kept the report from being made may be gone.
+        Dataset.objects.filter(pk=dataset.pk, quality__has_key="error").update(quality=None)
         return
     error = None
     try:
@@ -175,7 +183,8 @@ def _check_place(path: Path) -> None:
 
 @transaction.atomic
 def _save(dataset: Dataset, summary: Summary) -> None:
-    dataset.state, dataset.error, dataset.quality = Dataset.State.READY, "", None
+    dataset.state, dataset.error = Dataset.State.READY, ""
+    dataset.quality, dataset.indexed_percent = None, 0
     dataset.records, dataset.events = summary.records, summary.events
     dataset.first_ts_event, dataset.last_ts_event = summary.first_ts_event, summary.last_ts_event
     dataset.save()
@@ -192,7 +201,8 @@ def _instrument(found: InstrumentSummary) -> Instrument:
 
 @transaction.atomic
 def _fail(dataset: Dataset, error: str) -> None:
-    dataset.state, dataset.error, dataset.quality = Dataset.State.FAILED, error, None
+    dataset.state, dataset.error = Dataset.State.FAILED, error
+    dataset.quality, dataset.indexed_percent = None, 0
     dataset.records = dataset.events = 0
     dataset.first_ts_event = dataset.last_ts_event = None
     if error == GONE:

@@ -1,8 +1,11 @@
 """What is replayed, by whom, and the keys that open the feed: Dataset, Replay, ApiKey. Floor 2."""
 
+from typing import cast
+
 from django.conf import settings
 from django.db import models
 
+from orderbook.quality.report import VERSION, Failure, Report
 from replay.streamer.messages import ACTIVE_STATES, ReplayState
 
 
@@ -10,15 +13,26 @@ class DatasetQuerySet(models.QuerySet["Dataset"]):
     """Datasets with what lists need."""
 
     def with_verdict(self) -> "DatasetQuerySet":
-        """Leave the report where it is, and add what it comes to: quality_ok, quality_anomalies, quality_hash.
+        """Leave the report where it is, and add what it comes to: quality_ok, _anomalies, _hash; or quality_error.
 
-        A report has hundreds of lines; a list shows three words of it.
+        A report has hundreds of lines; a list shows three words of it. All are None where there is none.
         """
         return self.defer("quality").annotate(
-            quality_ok=models.F("quality__ok"),
-            quality_anomalies=models.F("quality__anomaly_count"),
-            quality_hash=models.F("quality__hash"),
+            quality_ok=_of_report("ok"),
+            quality_anomalies=_of_report("anomaly_count"),
+            quality_hash=_of_report("hash"),
+            quality_error=_of_report("error"),
         )
+
+    def without_report(self) -> "DatasetQuerySet":
+        """Leave those that are ready and have neither a report nor a reason why there is none."""
+        has_one = models.Q(quality__isnull=False) & models.Q(quality__contains={"version": VERSION})
+        return self.filter(~has_one, state=Dataset.State.READY)
+
+
+def _of_report(name: str) -> models.Case:
+    """Return one word of a report, None where the report is of another version than ours, or is none."""
+    return models.Case(models.When(quality__contains={"version": VERSION}, then=models.F(f"quality__{name}")))
 
 
 class Dataset(models.Model):
@@ -45,6 +59,9 @@ class Dataset(models.Model):
     quality = models.JSONField(
         null=True, editable=False, help_text="The quality report of the content that sha256 names; null until made."
     )
+    indexed_percent = models.PositiveSmallIntegerField(
+        default=0, editable=False, help_text="How much of the index for seeking is made."
+    )
     registered_at = models.DateTimeField(auto_now=True)
 
     objects = DatasetQuerySet.as_manager()
@@ -54,6 +71,12 @@ class Dataset(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def report(self) -> Report | Failure | None:
+        """The quality report, or why there is none; None before it was made by this version of the code."""
+        is_ours = isinstance(self.quality, dict) and self.quality.get("version") == VERSION
+        return cast(Report | Failure, self.quality) if is_ours else None
 
 
 class Replay(models.Model):

@@ -18,7 +18,7 @@ from django.conf import settings
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from replay import runs
+from replay import report_queue, runs
 from replay.models import Dataset, Replay
 from replay.streamer.messages import ACTIVE_STATES, Pace, ReplayState, StreamerRefused, StreamerStatus
 from replay.streamer.remote import StreamerRemote, StreamerUnreachable
@@ -29,8 +29,9 @@ _START_WITHIN_S: Final = 3.5  # the streamer opens the file before it answers
 _OTHER_START_WITHIN_S: Final = 4.0
 _OTHER_START_POLL_S: Final = 0.05
 _VERIFY_AGAIN_S: Final = 5  # when another file is being verified
+_INDEX_AGAIN_S: Final = 2  # when another file is being indexed
 
-_verifying = threading.Lock()
+_indexing = threading.Lock()
 _stopping = threading.Event()
 
 
@@ -74,11 +75,11 @@ def change_pace(pace: Pace) -> Outcome:
 def rescan_datasets(dataset_ids: list[int]) -> None:
     """Register these files anew; what is wrong with one ends up in its row."""
     # here, because reading files needs numba, and web processes load this module to send tasks
-    from replay.datasets import register, request_reports
+    from replay.datasets import register, request_missing
 
     for dataset in Dataset.objects.defer("quality").filter(pk__in=dataset_ids):
         register(Path(dataset.path))
-    request_reports()
+    request_missing()
 
 
 class Stopping(Exception):
@@ -86,33 +87,66 @@ class Stopping(Exception):
 
 
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]
-def verify_dataset(dataset_id: int, anew: bool = False) -> None:
-    """Make the quality report of a dataset that has none, or a new one.
+def verify_dataset(dataset_id: int, sha256: str, anew: bool = False) -> None:
+    """Make the quality report of a content that has none, or a new one, and ask for the next that is missing.
 
-    One file at a time, so that the other threads of the worker stay free for commands: the others wait in the broker.
+    One at a time, of all workers: while another one is being made, this one waits in the broker.
     """
-    # here, because it reads files and rebuilds books: see rescan_datasets
+    rows = Dataset.objects.all() if anew else Dataset.objects.without_report()
+    is_wanted = rows.filter(pk=dataset_id, sha256=sha256).exists()
+    if is_wanted and not _store_report(dataset_id, sha256):
+        report_queue.mark(dataset_id, sha256, report_queue.WAITING_S)
+        with contextlib.suppress(OperationalError, RedisError):  # then the next registration asks for it
+            verify_dataset.apply_async((dataset_id, sha256, anew), countdown=_VERIFY_AGAIN_S, retry=False)
+        return
+    report_queue.unmark(dataset_id, sha256)
+    with contextlib.suppress(OperationalError, RedisError):  # likewise
+        report_queue.ask_next()
+
+
+def _store_report(dataset_id: int, sha256: str) -> bool:
+    """Make a report; False when another one is being made, or the worker is to end first."""
+    # here, because it loads what reads files: see rescan_datasets
     from replay.quality import store_report
 
-    if not anew and not Dataset.objects.filter(pk=dataset_id, quality__isnull=True).exists():
-        return
-    if not _verifying.acquire(blocking=False):
-        _verify_later(dataset_id, anew)
+    def look() -> None:
+        if _stopping.is_set():
+            raise Stopping
+        report_queue.mark(dataset_id, sha256, report_queue.RUNNING_S)
+
+    with report_queue.turn() as is_mine:
+        if not is_mine:
+            return False
+        try:
+            store_report(dataset_id, look)
+        except Stopping:
+            return False
+    return True
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]
+def index_dataset(dataset_id: int) -> None:
+    """Make the index of a dataset that has none; its row tells how far it is. One file at a time, as reports."""
+    # here, because it rebuilds books: see rescan_datasets
+    from replay.indexes import store_index
+
+    if not _indexing.acquire(blocking=False):
+        _index_later(dataset_id)
         return
     try:
-        store_report(dataset_id, _unless_stopping)
+        store_index(dataset_id, _go_on)
     except Stopping:
-        _verify_later(dataset_id, anew)
+        _index_later(dataset_id)
     finally:
-        _verifying.release()
+        _indexing.release()
 
 
-def _verify_later(dataset_id: int, anew: bool) -> None:
+def _index_later(dataset_id: int) -> None:
     with contextlib.suppress(OperationalError, RedisError):  # then the next registration asks for it
-        verify_dataset.apply_async((dataset_id, anew), countdown=_VERIFY_AGAIN_S, retry=False)
+        index_dataset.apply_async((dataset_id,), countdown=_INDEX_AGAIN_S, retry=False)
 
 
-def _unless_stopping(stage: str, n: int, total: int) -> None:
+def _go_on(n: int) -> None:
     if _stopping.is_set():
         raise Stopping
 

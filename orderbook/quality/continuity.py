@@ -1,6 +1,6 @@
 """Whether a stream's counters and clock go forward: steps back of a channel, and times without a record. Floor 1.
 
-Works chunk by chunk on columns; what the next chunk must know is the last row of each channel.
+Works piece by piece on columns; what the next piece must know is the last row of each channel.
 """
 
 from collections.abc import Callable

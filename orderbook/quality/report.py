@@ -1,16 +1,15 @@
-"""The quality report: its shape as JSON. Floor 1.
+"""The quality report: its shape as JSON. Made in building.py. Floor 1.
 
 What may exceed 53 bits (times, durations, order ids, sequences, prices in 1e-9 units) is text, counts are numbers.
 Nothing in it tells when, where or how fast it was made: the same file gives the same report.
 """
 
-from collections.abc import Mapping
-from typing import TypedDict
+from typing import Final, TypedDict
 
-from orderbook.book.mbo import UNDEF_TIMESTAMP, MboArray
-from orderbook.book.timestamp import format_ns
+VERSION: Final = 1
+"""Of the shape and of what its words mean; a stored report of another version is not shown, but made anew."""
 
-Row = dict[str, int | str]
+Evidence = dict[str, int | str]
 """One row of a tape or of a book, field by field."""
 
 
@@ -128,7 +127,11 @@ class InstrumentReport(TypedDict):
 
 
 class Checks(TypedDict):
-    """How the books were checked: which, at every how many event ends, and how often that was."""
+    """How the books were checked: which, at every how many event ends, and how often that was.
+
+    A check is of the book of the event, in each kind of book; all books are checked once more behind the last record,
+    which is not counted.
+    """
 
     book: str
     every: int
@@ -146,20 +149,22 @@ class Violation(TypedDict):
     """Why a stream is not ``ok``: a book that contradicts itself, or two books that differ."""
 
     book: str  # kernel, reference, or both where they differ
-    kind: str  # invariant, bbo, trade, anomaly, order or level
-    record: int | None  # None when it shows at the end of the stream only
+    kind: str  # invariant, bbo, trade, anomaly, level or order
+    record: int | None  # behind which it showed; None when that was at the end of the stream
     text: str
-    kernel: Row | None
-    reference: Row | None
+    kernel: Evidence | None
+    reference: Evidence | None
 
 
 class Report(TypedDict):
     """Everything that ``verify`` finds.
 
-    After a violation the counts are those of the pieces that were applied before it; the books are not to be
-    trusted, so ``instruments`` is empty and ``hash`` None.
+    After a violation every count is that of the same records, the first ones of the stream: up to the record behind
+    which a check failed, that check counted, or, where two books differ, to the end of the piece in which it showed.
+    The books are then not to be trusted, so ``instruments`` is empty and ``hash`` None.
     """
 
+    version: int
     ok: bool
     violation: Violation | None
     file: str
@@ -182,25 +187,11 @@ class Report(TypedDict):
     hash: str | None
 
 
-def instant(ns: int) -> str | None:
-    """Write a time as text; None when it is undefined."""
-    return None if ns >= UNDEF_TIMESTAMP else format_ns(ns)
+class Failure(TypedDict):
+    """Kept in place of a report that could not be made."""
 
-
-def point(records: MboArray, number: int, symbols: Mapping[int, str]) -> Point:
-    """Describe one record of a stream."""
-    record = records[number]
-    instrument_id = int(record["instrument_id"])
-    return {
-        "record": number,
-        "order_id": str(record["order_id"]),
-        "sequence": str(record["sequence"]),
-        "ts_event": instant(int(record["ts_event"])),
-        "ts_event_ns": str(record["ts_event"]),
-        "publisher_id": int(record["publisher_id"]),
-        "instrument_id": instrument_id,
-        "symbol": symbols.get(instrument_id, str(instrument_id)),
-    }
+    version: int
+    error: str
 
 
 def busiest(report: Report, count: int) -> list[InstrumentReport]:

@@ -3,13 +3,17 @@
 The terminal writes the tables as aligned text, the admin as HTML; both show the same facts in the same order.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from orderbook.book.price import format_units
-from orderbook.quality.report import BestReport, InstrumentReport, Point, Report, Row, Span, StepsReport, busiest
+from orderbook.quality.report import BestReport, Evidence, InstrumentReport, Point, Report, Span, StepsReport, busiest
 
 LONGEST_SHOWN: Final = 10
+WIDTH: Final = 80
+_GAP: Final = "  "
+_LEAST: Final = 10  # of the last column, however wide the others are; words are not broken
 
 
 class Table(NamedTuple):
@@ -61,14 +65,29 @@ def tables(report: Report, instruments: int) -> list[Table]:
     return [table for table in found if table.rows]
 
 
+def as_text(table: Table) -> str:
+    """Write a table as aligned lines, numbers to the right; the last column is wrapped to the terminal's width."""
+    rows = [table.head, *table.rows] if table.head else table.rows
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = [">" if is_numeric else "<" for is_numeric in table.numeric]
+    indent = sum(width + len(_GAP) for width in widths[:-1])
+    lines = [table.title] if table.title else []
+    for row in rows:
+        *cells, last = (f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True))
+        first, *more = textwrap.wrap(last.rstrip(), max(WIDTH - indent, _LEAST), break_long_words=False) or [""]
+        lines.append(_GAP.join([*cells, first if sides[-1] == "<" else last]))
+        lines += [" " * indent + line for line in more]
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def _difference(report: Report) -> Table:
     found = report["violation"]
     pairs = [] if found is None else [("kernel", found["kernel"]), ("reference", found["reference"])]
-    rows = [(book, _row(row) if row else "none") for book, row in pairs if any(each for _, each in pairs)]
+    rows = [(book, _evidence(row) if row else "none") for book, row in pairs if any(each for _, each in pairs)]
     return Table("The first difference", (), rows)
 
 
-def _row(row: Row) -> str:
+def _evidence(row: Evidence) -> str:
     return ", ".join(f"{name} {row[name]}" for name in sorted(row, key=lambda name: name != "record"))
 
 

@@ -9,18 +9,21 @@ import numpy as np
 import pytest
 
 import orderbook.quality
+from orderbook.book.audit import Audit
 from orderbook.book.digest import market_hash, state_hash
-from orderbook.book.market import make_market
+from orderbook.book.market import BookKind, ReferenceMarket, make_market
 from orderbook.book.mbo import UNDEF_PRICE, UNDEF_TIMESTAMP, BookKey, MboArray
 from orderbook.book.reference import Order, ReferenceBook
+from orderbook.book.tape import Tape
+from orderbook.quality import verification
+from orderbook.quality.building import make_report
 from orderbook.quality.expectation import differences, parse_expectation
-from orderbook.quality.report import Report, shortened
-from orderbook.quality.request import How, Source
-from orderbook.quality.tables import headline, tables
-from orderbook.quality.text import WIDTH, as_text
-from orderbook.quality.verification import verify
+from orderbook.quality.report import VERSION, Report, shortened
+from orderbook.quality.tables import WIDTH, as_text, headline, tables
+from orderbook.quality.verification import BookChoice, CheckOptions, RecordedFile, affordable_every, verify
 from orderbook.tests.records import (
     FIRST_TS,
+    KINDS,
     LAST,
     SNAPSHOT,
     Row,
@@ -38,8 +41,9 @@ SYMBOLS = {432669: "CLX5", 7001: "ESZ5"}
 SECOND = 10**9
 
 
-def report_of(records: MboArray, how: How | None = None) -> Report:
-    return verify(Source("made.dbn", "dbn", None, records, SYMBOLS), how or How(book="reference"))
+def report_of(records: MboArray, options: CheckOptions | None = None) -> Report:
+    file = RecordedFile("made.dbn", "dbn", None, records, SYMBOLS)
+    return make_report(verify(file, options or CheckOptions("reference")))
 
 
 def timed(*rows: tuple[float, Row]) -> MboArray:
@@ -75,7 +79,7 @@ def test_a_clean_stream_is_ok_and_everything_is_counted() -> None:
     report = report_of(
         stream(add("B", 100, 5, 1), add("A", 102, 3, 2, flags=0), add("A", 103, 1, 3), record("T", "B", 102, 2))
     )
-    assert (report["ok"], report["violation"]) == (True, None)
+    assert (report["version"], report["ok"], report["violation"]) == (VERSION, True, None)
     assert (report["records"], report["events"], report["bbo_changes"]) == (4, 3, 2)
     assert report["checks"] == {"book": "reference", "every": 1, "made": 3}
     assert report["trades"] == {"count": 1, "size": 2}
@@ -178,15 +182,15 @@ def test_a_gap_longer_than_the_threshold_is_idle_and_one_as_long_is_not() -> Non
         "ns": "60500000000",
         "open": False,
     }
-    assert report_of(records, How("reference", idle_ns=SECOND // 4))["idle"]["count"] == 3
+    assert report_of(records, CheckOptions("reference", idle_ns=SECOND // 4))["idle"]["count"] == 3
 
 
 def test_of_many_gaps_the_ten_longest_are_kept_the_earlier_first() -> None:
     lengths = [5, 1, 9, 5, 5, 5, 5, 5, 5, 5, 5, 5, 7]
     times = np.concatenate([[0], np.cumsum(lengths)])
     records = timed(*((float(seconds), record("N")) for seconds in times))
-    for chunk_records in (None, 2):
-        idle = report_of(records, How("reference", idle_ns=SECOND // 2, chunk_records=chunk_records))["idle"]
+    for piece_records in (None, 2):
+        idle = report_of(records, CheckOptions("reference", idle_ns=SECOND // 2, piece_records=piece_records))["idle"]
         assert (idle["count"], idle["total_ns"]) == (13, str(sum(lengths) * SECOND))
         assert [span["begin_record"] for span in idle["longest"]] == [2, 12, 0, 3, 4, 5, 6, 7, 8, 9]
         assert idle["first"] and idle["first"]["begin_record"] == 0
@@ -232,18 +236,18 @@ def test_every_instrument_has_its_own_intervals() -> None:
     assert crossed == {"ESZ5": 0, "CLX5": 1}
 
 
-def test_any_chunks_give_the_same_report() -> None:
+def test_any_pieces_give_the_same_report() -> None:
     records = interleaved(1500)
-    whole = report_of(records, How("reference", idle_ns=2_000))
+    whole = report_of(records, CheckOptions("reference", idle_ns=2_000))
     assert whole["crossed_count"] > 20 and whole["sequence_steps_back"]["count"] > 100 and whole["idle"]["count"] > 100
     assert len(whole["sequence_steps_back"]["channels"]) == 4
-    for chunk_records in (1, 7, 400):
-        assert report_of(records, How("reference", idle_ns=2_000, chunk_records=chunk_records)) == whole
+    for piece_records in (1, 7, 400):
+        assert report_of(records, CheckOptions("reference", idle_ns=2_000, piece_records=piece_records)) == whole
 
 
 def test_both_books_give_the_same_report() -> None:
     records = interleaved()
-    reports = [report_of(records, How(book)) for book in ("reference", "kernel", "both")]
+    reports = [report_of(records, CheckOptions(book)) for book in ("reference", "kernel", "both")]
     for report in reports:
         report["checks"]["book"] = "reference"
     assert reports[0]["ok"]
@@ -251,11 +255,30 @@ def test_both_books_give_the_same_report() -> None:
     assert reports[2] == reports[0]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_all_books_share_is_checked_at_the_end(kind: BookKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[object] = []
+    monkeypatch.setattr(type(make_market(kind)), "check", lambda market: checked.append(list(market.books)))
+    report_of(interleaved(100), CheckOptions(kind))
+    assert [len(books) for books in checked] == [4]
+
+
 def test_checks_may_be_made_at_each_nth_event_end_only() -> None:
     records = random_session(3, 1000)
     every_one = report_of(records)
     assert every_one["checks"]["made"] == every_one["events"] > 300
-    assert report_of(records, How("reference", every=100))["checks"]["made"] == every_one["events"] // 100
+    assert report_of(records, CheckOptions("reference", every=100))["checks"]["made"] == every_one["events"] // 100
+
+
+def test_checks_are_made_as_often_as_a_number_of_orders_may_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [*(add("B", 100, 5, number) for number in range(50)), *(record("N") for _ in range(150))]
+    rows += [record("N", instrument_id=7001) for _ in range(100)]  # an empty book costs little
+    options = CheckOptions("reference", every=None, piece_records=50)
+    for most, every in ((10**6, 1), (10_300, 1), (10_299, 2), (1030, 10), (1, 10_300)):
+        monkeypatch.setattr(verification, "MOST_VISITS", {"reference": most})
+        assert affordable_every(stream(*rows), options) == every
+    monkeypatch.setattr(verification, "MOST_VISITS", {"reference": 1030})
+    assert report_of(stream(*rows), options)["checks"] == {"book": "reference", "every": 10, "made": 30}
 
 
 def test_a_book_that_contradicts_itself_is_named_with_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,8 +287,8 @@ def test_a_book_that_contradicts_itself_is_named_with_the_record(monkeypatch: py
 
     monkeypatch.setattr(ReferenceBook, "_resize", forget_the_level)
     rows = [add("B", 100, 5, 1), record("N", flags=0), cancel("B", 100, 2, 1), add("B", 99, 1, 2), add("B", 98, 1, 3)]
-    for chunk_records in (None, 1, 2):
-        report = report_of(stream(*rows), How("reference", chunk_records=chunk_records))
+    for piece_records in (None, 1, 2):
+        report = report_of(stream(*rows), CheckOptions("reference", piece_records=piece_records))
         violation = report["violation"]
         assert violation is not None and not report["ok"]
         assert (violation["book"], violation["kind"], violation["record"]) == ("reference", "invariant", 2)
@@ -274,9 +297,35 @@ def test_a_book_that_contradicts_itself_is_named_with_the_record(monkeypatch: py
         assert "the reference book contradicts itself at record 2: level 100" in headline(report)
 
 
+@pytest.mark.parametrize("book", ["reference", "both"])
+@pytest.mark.parametrize("piece_records", [None, 1, 3])
+def test_after_a_violation_everything_is_counted_up_to_its_record(
+    book: BookChoice, piece_records: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ReferenceBook, "_cancel", lambda book, order: book._orders[1].__setattr__("size", 9))
+    rows = [add("B", 100, 5, 1), add("B", 100, 5, 1, flags=0), record("T", "B", 100, 1), record("N")]
+    rows += [cancel("B", 100, 1, 1), add("B", 101, 5, 1), record("T", "B", 100, 1), record("N", instrument_id=7001)]
+    report = report_of(stream(*rows), CheckOptions(book, piece_records=piece_records))
+    violation = report["violation"]
+    assert violation is not None
+    assert (violation["book"], violation["record"]) == ("reference", 4)
+    assert (report["records"], report["events"], report["checks"]["made"]) == (5, 4, 4)
+    assert (report["anomaly_count"], report["trades"]["count"], report["bbo_changes"]) == (1, 1, 1)
+    assert (report["instrument_count"], report["instruments"]) == (1, [])
+
+
+def test_after_a_difference_everything_is_counted_up_to_the_end_of_its_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    ignore_partial_cancels(monkeypatch)
+    rows = [add("B", 100, 5, 1), cancel("B", 100, 9, 7), cancel("B", 100, 1, 1), *(record("T") for _ in range(5))]
+    report = report_of(stream(*rows), CheckOptions("both", piece_records=4))
+    assert not report["ok"]
+    assert (report["records"], report["events"], report["checks"]["made"]) == (4, 4, 4)
+    assert (report["anomaly_count"], report["trades"]["count"]) == (1, 1)
+
+
 def test_a_book_that_is_broken_where_nobody_looked_is_found_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ReferenceBook, "_resize", lambda book, order, size: setattr(order, "size", size))
-    violation = report_of(stream(add("B", 100, 5, 1), cancel("B", 100, 2, 1)), How("reference", every=1000))[
+    violation = report_of(stream(add("B", 100, 5, 1), cancel("B", 100, 2, 1)), CheckOptions("reference", every=1000))[
         "violation"
     ]
     assert violation is not None
@@ -291,7 +340,8 @@ def ignore_partial_cancels(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_books_that_write_different_tapes_are_named_with_both_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     ignore_partial_cancels(monkeypatch)
     report = report_of(
-        stream(add("B", 100, 5, 1), add("B", 101, 5, 2), cancel("B", 101, 2, 2), add("A", 105, 1, 3)), How("both")
+        stream(add("B", 100, 5, 1), add("B", 101, 5, 2), cancel("B", 101, 2, 2), add("A", 105, 1, 3)),
+        CheckOptions("both"),
     )
     violation = report["violation"]
     assert violation is not None and not report["ok"]
@@ -303,41 +353,96 @@ def test_two_books_that_write_different_tapes_are_named_with_both_rows(monkeypat
     assert "The first difference\nkernel     record 2," in shown
 
 
-def test_two_books_that_differ_below_the_best_price_are_named_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_books_that_differ_below_the_best_price_are_named_at_the_end_of_the_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     ignore_partial_cancels(monkeypatch)
-    violation = report_of(stream(add("B", 100, 5, 1), add("B", 99, 5, 2), cancel("B", 99, 2, 2)), How("both"))[
-        "violation"
-    ]
+    rows = [add("B", 100, 5, 1), add("B", 99, 5, 2), add("A", 200, 1, 3), cancel("B", 99, 2, 2)]
+    rows += [add("A", 201, 1, 4), cancel("B", 99, 5, 2), record("N")]  # the difference goes away again
+    for piece_records, found_behind in ((1, 3), (2, 3), (5, 4)):
+        report = report_of(stream(*rows), CheckOptions("both", piece_records=piece_records))
+        violation = report["violation"]
+        assert violation is not None
+        assert (violation["book"], violation["kind"], violation["record"]) == ("both", "level", found_behind)
+        text = "instrument 432669 of publisher 1: the bid level at 0.000000099 differs"
+        assert violation["text"] == text
+        assert f"the books differ at record {found_behind}: {text}" in headline(report)
+        assert violation["kernel"] == {"px": "99", "sz": 3, "ct": 1}
+        assert violation["reference"] == {"px": "99", "sz": 5, "ct": 1}
+
+
+@pytest.mark.parametrize(("side", "name", "prices"), [("B", "bid", (100, 99, 98)), ("A", "ask", (100, 101, 102))])
+def test_a_level_that_only_one_of_two_books_has_is_named_with_its_price(
+    side: str, name: str, prices: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ReferenceBook, "_remove", lambda book, order: None)
+    rows = [*(add(side, price, 5, price) for price in prices), cancel(side, prices[1], 5, prices[1])]
+    violation = report_of(stream(*rows), CheckOptions("both"))["violation"]
     assert violation is not None
-    assert (violation["kind"], violation["record"]) == ("order", None)
-    assert violation["text"].startswith("order 1 of the book of instrument 432669 of publisher 1 differs")
-    assert violation["kernel"] == {"order_id": "2", "price": "99", "size": 3, "side": ord("B")}
-    assert violation["reference"] == {"order_id": "2", "price": "99", "size": 5, "side": ord("B")}
+    assert violation["text"].endswith(f": the {name} level at {prices[1] / 1e9:.9f} differs")
+    assert (violation["kernel"], violation["reference"]) == (None, {"px": str(prices[1]), "sz": 5, "ct": 1})
+
+
+def test_two_books_whose_queues_differ_are_named_with_the_first_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    append = ReferenceBook._append
+
+    def jump_the_queue(book: ReferenceBook, order: Order) -> None:
+        append(book, order)
+        queue = book._level(order.side, order.price).orders
+        last = queue.popitem()
+        others = list(queue.items())
+        queue.clear()
+        queue.update([*others[:1], last, *others[1:]])
+
+    monkeypatch.setattr(ReferenceBook, "_append", jump_the_queue)
+    rows = [add("A", 105, 1, 8), add("A", 101, 2, 9), *(add("A", 105, size, size) for size in (2, 3))]
+    violation = report_of(stream(*rows), CheckOptions("both"))["violation"]
+    assert violation is not None
+    assert (violation["kind"], violation["record"]) == ("order", 3)
+    what = "order 1 in the queue of the ask level at 0.000000105 differs"
+    assert violation["text"] == f"instrument 432669 of publisher 1: {what}"
+    assert violation["kernel"] == {"order_id": "2", "price": "105", "size": 2, "side": ord("A")}
+    assert violation["reference"] == {"order_id": "3", "price": "105", "size": 3, "side": ord("A")}
+
+
+def test_a_book_that_the_records_of_another_one_damaged_is_found_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    apply = ReferenceMarket.apply_audited
+
+    def apply_and_damage(market: ReferenceMarket, records: MboArray, tape: Tape, audit: Audit) -> None:
+        apply(market, records, tape, audit)
+        if records["instrument_id"][-1] == 7001:
+            market.books[BookKey(1, 432669)].clear()
+
+    monkeypatch.setattr(ReferenceMarket, "apply_audited", apply_and_damage)
+    records = stream(add("B", 100, 5, 1), record("N", instrument_id=7001))
+    violation = report_of(records, CheckOptions("both", piece_records=1))["violation"]
+    assert violation is not None
+    assert (violation["kind"], violation["record"], violation["reference"]) == ("level", None, None)
 
 
 def test_two_books_that_count_differently_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ReferenceBook, "_cancel", lambda book, order: None)
-    violation = report_of(stream(add("B", 100, 5, 1), cancel("B", 100, 2, 9)), How("both"))["violation"]
+    violation = report_of(stream(add("B", 100, 5, 1), cancel("B", 100, 2, 9)), CheckOptions("both"))["violation"]
     assert violation is not None
     assert (violation["kind"], violation["record"]) == ("anomaly", 1)
     assert (violation["kernel"], violation["reference"]) == ({"anomaly": "unknown_cancel", "record": 1}, None)
 
 
 def test_progress_is_told_of_every_record_and_may_end_the_pass() -> None:
-    told: list[int] = []
-    source = Source("made.dbn", "dbn", None, random_session(1, 10), SYMBOLS)
-    verify(source, How("reference", chunk_records=4), told.append)
-    assert told == [4, 4, 2]
+    told: list[tuple[str, int]] = []
+    file = RecordedFile("made.dbn", "dbn", None, random_session(1, 10), SYMBOLS)
+    verify(file, CheckOptions("reference", every=None, piece_records=4), lambda *words: told.append(words))
+    assert told == [("orders", 4), ("orders", 4), ("orders", 2), ("books", 4), ("books", 4), ("books", 2)]
 
-    def stop(n: int) -> None:
+    def stop(stage: str, n: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        verify(source, How("reference", chunk_records=4), stop)
+        verify(file, CheckOptions("reference", piece_records=4), stop)
 
 
 def test_a_report_is_json_and_meets_its_own_expectation() -> None:
-    report = report_of(interleaved(500), How("reference", idle_ns=2_000))
+    report = report_of(interleaved(500), CheckOptions("reference", idle_ns=2_000))
     assert list(differences(parse_expectation(json.dumps(report)), report)) == []
 
 
@@ -372,7 +477,7 @@ def test_an_expectation_that_is_no_object_is_refused(text: str, message: str) ->
 
 
 def test_the_tables_fit_a_terminal_and_leave_out_what_did_not_happen() -> None:
-    report = report_of(interleaved(), How("reference", idle_ns=2_000))
+    report = report_of(interleaved(), CheckOptions("reference", idle_ns=2_000))
     shown = "\n\n".join(as_text(table) for table in tables(report, 20))
     assert max(map(len, shown.splitlines())) <= WIDTH
     for title in (

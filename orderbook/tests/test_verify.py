@@ -15,13 +15,13 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 from orderbook.book.reference import ReferenceBook
-from orderbook.quality.request import Choice
+from orderbook.quality.verification import BookChoice, CheckOptions
 from replay.feed.csv_codec import HEADER, encode_csv
 from replay.feed.sources import SourceError, file_sha256
-from replay.quality import How, check_file
+from replay.quality import check_file
 from replay.tests.recordings import SYMBOLS, session, write_dbn
 
-BOOKS: list[Choice] = ["kernel", "reference", "both"]
+BOOKS: list[BookChoice] = ["kernel", "reference", "both"]
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_it_says_ok_first_and_then_what_it_found(recorded: Path) -> None:
 
 
 @pytest.mark.parametrize("book", BOOKS)
-def test_json_is_all_that_is_printed_and_names_the_content(recorded: Path, book: Choice) -> None:
+def test_json_is_all_that_is_printed_and_names_the_content(recorded: Path, book: BookChoice) -> None:
     report = json.loads(run(recorded, "--json", "--book", book))
     assert (report["ok"], report["file"], report["format"], report["records"]) == (True, "made.dbn", "dbn", 1000)
     assert report["sha256"] == file_sha256(recorded)
@@ -73,7 +73,7 @@ def test_what_differs_from_the_expectation_is_named_and_is_a_failure(recorded: P
     )
     assert "\n  records: expected 5, found 1000\n" in message
     assert "\n  anomalies.over_cancel.first: expected null, found {" in message
-    assert "\n  recrods: expected one of the report's keys (ok, " in message
+    assert "\n  recrods: expected one of the report's keys (version, ok, " in message
     other = write_dbn(tmp_path / "other.dbn", session(1000, seed=2))
     assert "\n  hash: expected" in refusal(other, "--expect", run(recorded, "--json"))
 
@@ -125,6 +125,8 @@ def test_compressed_and_csv_files_are_verified_as_well(data_folder: Path) -> Non
         (["none.dbn"], "none.dbn: expected a readable file, found No such file or directory"),
         (["notes.txt"], "expected a name that ends with .dbn"),
         (["made.dbn", "--every", "0"], "expected a whole number of 1 or more, found '0'"),
+        (["made.dbn", "--instruments", "0"], "expected a whole number of 1 or more, found '0'"),
+        (["made.dbn", "--sha256", "ab"], "made.dbn: expected content with the SHA-256 ab, found [0-9a-f]{64}$"),
         (["made.dbn", "--idle-s", "nan"], "expected 0 to 1,000,000,000 seconds, found 'nan'"),
         (["made.dbn", "--book", "mine"], "invalid choice: 'mine'"),
     ],
@@ -143,18 +145,42 @@ def test_the_idle_threshold_is_in_decimal_seconds(recorded: Path) -> None:
 
 def test_a_file_that_is_written_meanwhile_is_refused(recorded: Path) -> None:
     def write(stage: str, n: int, total: int) -> None:
-        if stage == "book":
+        if stage == "books":
             os.utime(recorded)
 
     with pytest.raises(SourceError, match="found one that was written while it was checked"):
-        check_file(recorded, How("reference"), write)
+        check_file(recorded, CheckOptions("reference"), progress=write)
 
 
 def test_progress_is_told_of_every_byte_and_record(recorded: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    check_file(recorded, How("reference"), lambda *words: told.append(words))
+    check_file(recorded, CheckOptions("reference", every=None), progress=lambda *words: told.append(words))
     size = recorded.stat().st_size
-    assert told == [("sha256", size, size), ("book", 1000, 1000)]
+    assert told == [("sha256", size, size), ("orders", 1000, 1000), ("books", 1000, 1000)]
+
+
+def test_other_content_than_was_named_is_refused_before_its_books_are_rebuilt(recorded: Path) -> None:
+    stages: list[str] = []
+    with pytest.raises(SourceError, match="expected content with the SHA-256 0000, found"):
+        check_file(recorded, CheckOptions("reference"), "0000", lambda stage, n, total: stages.append(stage))
+    assert stages == ["sha256"]
+    assert json.loads(run(recorded, "--json", "--sha256", file_sha256(recorded)))["ok"] is True
+
+
+def test_only_the_busiest_instruments_are_reported_when_asked(recorded: Path) -> None:
+    assert len(json.loads(run(recorded, "--json", "--instruments", 1))["instruments"]) == 1
+    assert "Books at the end, 1 busiest of 2" in run(recorded, "--instruments", 1)
+
+
+def test_checks_may_be_as_frequent_as_takes_ten_seconds(recorded: Path) -> None:
+    checks = json.loads(run(recorded, "--json", "--every", "auto"))["checks"]
+    assert (checks["every"], checks["made"]) == (1, json.loads(run(recorded, "--json"))["events"])
+
+
+def test_it_ends_with_the_process_that_wants_it(recorded: Path) -> None:
+    assert run(recorded, "--parent", os.getppid()).startswith("OK")
+    another = os.getpid()
+    assert refusal(recorded, "--parent", another) == f"Process {another}, for which this was, has ended."
 
 
 def test_a_name_that_no_terminal_shows_is_written_with_escapes(recorded: Path) -> None:
@@ -185,17 +211,17 @@ def test_ctrl_c_ends_it_without_a_trace(recorded: Path, process_env: dict[str, s
 
 
 def test_neither_the_report_nor_its_storage_loads_numba() -> None:
-    names = "orderbook.quality.verification, orderbook.quality.tables, replay.quality, replay.admin"
+    names = "orderbook.quality.building, orderbook.quality.tables, replay.quality, replay.admin"
     code = f"import django; django.setup(); import sys, {names}; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=django_settings.BASE_DIR).returncode == 0
 
 
 @pytest.mark.parametrize("book", BOOKS)
 def test_the_real_recording_has_the_known_quality(
-    book: Choice, real_data_dir: Path, data_folder: Path, settings: Settings
+    book: BookChoice, real_data_dir: Path, data_folder: Path, settings: Settings
 ) -> None:
     every = 1 if book == "kernel" else 20  # a readable check of every event end takes a quarter of a minute
-    report = check_file(real_data_dir / "CLX5_mbo.dbn", How(book, every))
+    report = check_file(real_data_dir / "CLX5_mbo.dbn", CheckOptions(book, every))
     golden: dict[str, Any] = json.loads((real_data_dir / "CLX5_mbo.golden.json").read_text())
     assert report["ok"] and report["sha256"] == golden["sha256"]
     assert (report["records"], report["events"]) == (golden["records"], golden["events"]) == (38_212, 32_053)

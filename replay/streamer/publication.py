@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from orderbook.book.mbo import MBO, BookKey, MboArray
+from replay.feed.index import Index
 from replay.feed.pacing import NO_LIMIT, SECOND_NS, Pacer
 from replay.feed.raw_protocol import Buffer, Framing, clear_record
 from replay.feed.sources import Recording
@@ -29,7 +30,14 @@ _RATE_SAMPLE_NS: Final = SECOND_NS // 10
 class Publication:
     """The clock of one run; ``released`` only grows, and everything before it may go out."""
 
-    def __init__(self, command: StartCommand, recording: Recording, books: Sequence[BookKey], now_ns: int) -> None:
+    def __init__(
+        self,
+        command: StartCommand,
+        recording: Recording,
+        books: Sequence[BookKey],
+        now_ns: int,
+        index: Index | None = None,
+    ) -> None:
         """Begin a run now; ``books`` are those of the whole recording, to be cleared between rounds."""
         self.command = command
         self.recording = recording
@@ -44,7 +52,7 @@ class Publication:
         self.start = self.released = min(max(command["start_record"], 0), self.end)
         self._books = books
         self._pacer = Pacer(records_per_s(self.pace), now_ns, self.start)
-        self._shadow = Shadow(recording.records)
+        self._shadow = Shadow(recording.records, index=index)
         self._blocks: OrderedDict[tuple[int, int], Buffer] = OrderedDict()
         self._samples = deque([(now_ns, self.start)], maxlen=_RATE_SAMPLES)
 

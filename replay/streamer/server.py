@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from orderbook.book.mbo import BookKey
+from replay.feed.index import Index
 from replay.feed.pacing import SECOND_NS
 from replay.feed.raw_protocol import make_framing
 from replay.feed.sources import Recording, SourceError
@@ -31,6 +32,7 @@ _CLOCK_SLEEP_S: Final = 0.05  # at most, so that a changed pace takes effect at 
 _ACCEPT_AGAIN_S: Final = 0.5
 
 Opener = Callable[[Path], Recording]
+IndexOpener = Callable[[Recording], Index | None]
 Report = Callable[[StreamerStatus], None]
 
 
@@ -42,10 +44,17 @@ class Streamer:
     """The daemon behind port 9000. One replay at a time; it outlives each of them."""
 
     def __init__(
-        self, open_recording: Opener, framing: FramingName, host: str, port: int, report: Report = lambda status: None
+        self,
+        open_recording: Opener,
+        framing: FramingName,
+        host: str,
+        port: int,
+        report: Report = lambda status: None,
+        open_index: IndexOpener = lambda recording: None,
     ) -> None:
         self.host, self.port = host, port
         self._open_recording = open_recording
+        self._open_index = open_index
         self._framing = framing
         self._report = report
         self._publication: Publication | None = None
@@ -113,10 +122,10 @@ class Streamer:
             if self._publication is not None and self._publication.running:
                 return {**self.status(), "note": "already running"}
             try:
-                recording, books = await asyncio.to_thread(self._open, command)
+                recording, books, index = await asyncio.to_thread(self._open, command)
             except SourceError as error:
                 raise StreamerRefused(f"Cannot open {command['dataset']}: {error}") from error
-            publication = self._publication = Publication(command, recording, books, time.monotonic_ns())
+            publication = self._publication = Publication(command, recording, books, time.monotonic_ns(), index)
         logger.info("replay %d of %s starts at record %d", command["replay_id"], command["dataset"], publication.start)
         self._moved.notify()
         self._spawn(self._keep_time(publication))
@@ -188,10 +197,10 @@ class Streamer:
             "error": publication.error,
         }
 
-    def _open(self, command: StartCommand) -> tuple[Recording, list[BookKey]]:
-        """Do what takes long, on a thread: open the file and, for a loop, find the books that each round clears."""
+    def _open(self, command: StartCommand) -> tuple[Recording, list[BookKey], Index | None]:
+        """Do what takes long, on a thread: open the file and its index, and find the books that a loop clears."""
         recording = self._open_recording(Path(command["path"]))
-        return recording, book_keys(recording.records) if command["loop"] else []
+        return recording, book_keys(recording.records) if command["loop"] else [], self._open_index(recording)
 
     async def _keep_time(self, publication: Publication) -> None:
         """Release records as they come due, until the run ends; a fault of the program ends it as FAILED."""

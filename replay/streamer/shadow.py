@@ -1,70 +1,78 @@
 """The shadow market: what every book of a recording looks like at any position of it. Floor 1.
 
 It lets a late client in: a clear and the resting orders of that moment, as a venue's own snapshot has them, and
-the client's book is right without knowing how. It follows lazily, when somebody asks, and is rebuilt to go back.
+the client's book is right without knowing how. It follows lazily, when somebody asks. To go back, or far ahead, it
+starts at the nearest keyframe of the recording's index; without one, at the beginning.
 """
 
+import logging
 from typing import Final
 
-import numpy as np
-
 from orderbook.book.market import BookKind, make_market
-from orderbook.book.mbo import MBO, Action, BookKey, Flags, MboArray, Side
-from orderbook.book.protocol import OrderBook
-from orderbook.book.snapshot import Level
-from replay.feed.raw_protocol import clear_record
+from orderbook.book.mbo import Flags, MboArray
+from replay.feed.index import Index, IndexFault
+from replay.feed.keyframe import restore
+from replay.feed.picture import capture, picture_records
 
 _STEP_RECORDS: Final = 1 << 20
 """How much is applied at once: a long way is gone in steps, so that it costs no more memory than a short one."""
+
+_RESTORED_ORDER: Final = 1
+"""What restoring an order costs, in records applied: as much where books are large, which is where it matters."""
+
+_TOB: Final = int(Flags.TOB)
+
+logger = logging.getLogger(__name__)
 
 
 class Shadow:
     """The books of one recording; not shared between threads."""
 
-    def __init__(self, records: MboArray, kind: BookKind = "kernel") -> None:
+    def __init__(self, records: MboArray, kind: BookKind = "kernel", index: Index | None = None) -> None:
+        """Begin before the first record; ``index`` is that of these records."""
         self._records = records
         self._kind = kind
-        self._market = make_market(kind)
-        self._position = 0
+        self._index = index
+        self._restart()
 
     def picture(self, position: int) -> MboArray:
-        """Return the records that bring any book to where it is after ``position`` records.
+        """Return the records that bring any book to where it is after ``position`` records; see picture_records.
 
-        For each instrument seen so far: R, then its resting orders in priority order; all flagged SNAPSHOT and
-        carrying the times and sequence of its last record. The last has LAST if that record closed its event;
-        otherwise the records that follow will. Cost: O(records since the last picture + resting orders).
+        The books are in order of their keys. Cost: O(records since the last picture, or since the nearest keyframe
+        before the position, whichever is nearer, + resting orders).
         """
         self._move_to(position)
-        pictures = [_picture_of(key, book) for key, book in self._market.books.items()]
-        return np.concatenate(pictures) if pictures else np.empty(0, MBO)
+        return picture_records(capture(self._market, self._tops))
+
+    def _restart(self) -> None:
+        self._market = make_market(self._kind)
+        self._position = 0
+        self._tops = False  # whether a top-of-book publisher was heard of
 
     def _move_to(self, position: int) -> None:
         if position < self._position:
-            self._market = make_market(self._kind)
-            self._position = 0
+            self._restart()
+        self._skip_to(position)
         for begin in range(self._position, position, _STEP_RECORDS):
             self._position = min(begin + _STEP_RECORDS, position)
-            self._market.apply(self._records[begin : self._position])
+            part = self._records[begin : self._position]
+            self._tops = self._tops or bool((part["flags"] & _TOB).any())
+            self._market.apply(part)
 
-
-def _picture_of(key: BookKey, book: OrderBook) -> MboArray:
-    orders, tops = book.orders(), _tops_of(book)
-    records = clear_record(key, book.ts_event, book.ts_recv, book.sequence, Flags.SNAPSHOT).repeat(
-        1 + len(orders) + len(tops)
-    )
-    records["action"][1:] = Action.ADD
-    adds = records[1 : 1 + len(orders)]
-    for field in ("order_id", "price", "size", "side"):
-        adds[field] = orders[field]
-    for record, (side, top) in zip(records[1 + len(orders) :], tops, strict=True):
-        record["price"], record["size"], record["side"] = top.price, top.size, side
-        record["flags"] |= Flags.TOB
-    if book.at_event_end:
-        records["flags"][-1] |= Flags.LAST
-    return records
-
-
-def _tops_of(book: OrderBook) -> list[tuple[Side, Level]]:
-    """Return what a top-of-book publisher shows: levels without orders, at most one a side."""
-    bbo = book.bbo()
-    return [(side, best) for side, best in ((Side.BID, bbo.bid), (Side.ASK, bbo.ask)) if best and not best.count]
+    def _skip_to(self, position: int) -> None:
+        """Take the books of the nearest keyframe when applying what lies before it would cost more."""
+        number = self._index.nearest(position) if self._index is not None else None
+        if self._index is None or number is None:
+            return
+        start = int(self._index.positions[number])
+        if start - self._position <= _RESTORED_ORDER * int(self._index.orders[number]):
+            return
+        try:
+            keyframe = self._index.keyframe(number)
+        except IndexFault as error:
+            logger.warning("the index %s is removed; the next scan makes it anew: %s", self._index.path.name, error)
+            self._index.discard()
+            self._index = None
+            return
+        self._market, self._position = restore(keyframe, self._kind), start
+        self._tops = keyframe.picture.has_tops

@@ -10,12 +10,14 @@ from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import Settings
 
+from orderbook.quality.report import VERSION
 from replay import control
 from replay.datasets import register
 from replay.keys import create_key, find_key
 from replay.models import ApiKey, Dataset, Replay
 from replay.quality import store_report
 from replay.tests.recordings import session, write_dbn
+from replay.tests.test_quality import check_here
 
 pytestmark = pytest.mark.django_db
 
@@ -101,7 +103,7 @@ def test_who_may_only_look_is_offered_no_stop(replay: Replay) -> None:
 def verified(data_folder: Path) -> Dataset:
     """Return a dataset with its quality report."""
     dataset = register(write_dbn(data_folder / "data" / "made.dbn", session(3000)))
-    store_report(dataset.pk)
+    store_report(dataset.pk, check=check_here)
     return Dataset.objects.get()
 
 
@@ -110,20 +112,22 @@ def test_the_list_says_what_each_report_comes_to(admin: Client, verified: Datase
     for name, state, quality in (
         ("new.dbn", "ready", None),
         ("bad.dbn", "failed", None),
-        ("clean.dbn", "ready", {"ok": True, "anomaly_count": 0}),
-        ("broken.dbn", "ready", {"ok": False, "anomaly_count": 5}),
+        ("clean.dbn", "ready", {"version": VERSION, "ok": True, "anomaly_count": 0}),
+        ("broken.dbn", "ready", {"version": VERSION, "ok": False, "anomaly_count": 5}),
+        ("cut.dbn", "ready", {"version": VERSION, "error": "why"}),
+        ("old.dbn", "ready", {"version": VERSION - 1, "ok": True}),
     ):
         Dataset.objects.create(name=name, path=name, state=state, quality=quality)
     page = admin.get("/admin/replay/dataset/").content.decode()
     verdicts = re.findall(r'field-quality_verdict">([^<]*)<', page)
-    assert verdicts == ["-", "FAILED", "OK", f"{anomalies:,} anomalies", "not yet"]
+    assert verdicts == ["-", "FAILED", "OK", "no report", f"{anomalies:,} anomalies", "not yet", "not yet"]
     assert admin.get("/admin/replay/dataset/?o=3").status_code == 200
 
 
 def test_the_page_of_a_dataset_shows_its_report_without_inline_style(admin: Client, verified: Dataset) -> None:
     answer = admin.get(f"/admin/replay/dataset/{verified.pk}/change/")
     page = answer.content.decode()
-    assert '<strong class="holds">OK</strong> made.dbn: the kernel book checked' in page
+    assert '<strong class="holds">OK</strong> made.dbn: the reference book checked' in page
     for words in (
         "unknown_cancel",
         "Books at the end",
@@ -147,9 +151,20 @@ def test_a_report_with_every_kind_of_fault_is_shown(admin: Client, verified: Dat
     assert "record 7, bid_px &lt;1&gt;" in page
 
 
-@pytest.mark.parametrize(("state", "words"), [("ready", "Not made yet"), ("failed", "Only a file that is ready")])
-def test_a_dataset_without_a_report_says_why(admin: Client, verified: Dataset, state: str, words: str) -> None:
-    Dataset.objects.update(quality=None, state=state)
+@pytest.mark.parametrize(
+    ("quality", "state", "words"),
+    [
+        (None, "ready", "Not made yet"),
+        ({"version": VERSION - 1, "ok": True}, "ready", "Not made yet"),
+        ({"ok": True}, "ready", "Not made yet"),
+        ({"version": VERSION, "error": "<b>"}, "ready", "No report</strong> &lt;b&gt;"),
+        (None, "failed", "Only a file that is ready"),
+    ],
+)
+def test_a_dataset_without_a_report_says_why(
+    admin: Client, verified: Dataset, quality: object, state: str, words: str
+) -> None:
+    Dataset.objects.update(quality=quality, state=state)
     assert words in admin.get(f"/admin/replay/dataset/{verified.pk}/change/").content.decode()
 
 
@@ -160,7 +175,26 @@ def test_verifying_asks_a_worker_for_each_file_that_is_ready(
     assert "1 files are being verified" in act(admin, "dataset", "verify", verified.pk, failed.pk)
     (message,) = [json.loads(text) for text in redis_client.lrange("celery", 0, -1)]
     assert message["headers"]["task"] == "replay.tasks.verify_dataset"
-    assert message["headers"]["argsrepr"] == f"({verified.pk}, True)"
+    assert message["headers"]["argsrepr"] == f"[{verified.pk}, '{verified.sha256}', True]"
+    assert "0 files are being verified; their rows will tell. 1 were asked for already." in act(
+        admin, "dataset", "verify", verified.pk
+    )
+    assert redis_client.llen("celery") == 1
+
+
+@pytest.mark.parametrize(
+    ("codename", "may"), [("view_dataset", False), ("change_dataset", True), ("control_replay", True)]
+)
+def test_who_may_only_look_asks_for_no_report(
+    verified: Dataset, redis_client: redis.Redis, codename: str, may: bool
+) -> None:
+    vera = User.objects.create_user("vera", is_staff=True)
+    vera.user_permissions.set([*_permissions("view_dataset"), *_permissions(codename)])
+    client = Client()
+    client.force_login(vera)
+    assert ('value="verify"' in client.get("/admin/replay/dataset/").content.decode()) is may
+    act(client, "dataset", "verify", verified.pk)
+    assert redis_client.llen("celery") == int(may)
 
 
 def _permissions(codename: str) -> list[object]:

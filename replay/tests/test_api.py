@@ -12,6 +12,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
+from orderbook.quality.report import VERSION
 from replay import auth
 from replay.keys import create_key
 from replay.models import ApiKey, Dataset
@@ -216,14 +217,18 @@ def test_datasets_are_listed_with_what_is_wrong(operator: Client) -> None:
 
 
 def test_datasets_are_listed_with_what_their_quality_reports_come_to(operator: Client) -> None:
-    report = {"ok": True, "anomaly_count": 3, "hash": "0f" * 16, "records": 9}
+    report = {"version": VERSION, "ok": True, "anomaly_count": 3, "hash": "0f" * 16, "records": 9}
     Dataset.objects.create(name="a.dbn", path="/a", state="ready", quality=report)
     Dataset.objects.create(name="b.dbn", path="/b", state="ready", quality={**report, "ok": False, "hash": None})
     Dataset.objects.create(name="c.dbn", path="/c", state="ready")
-    assert [dataset["quality"] for dataset in operator.get(DATASETS).json()] == [
-        {"ok": True, "anomalies": 3, "hash": "0f" * 16},
-        {"ok": False, "anomalies": 3, "hash": None},
-        None,
+    Dataset.objects.create(name="d.dbn", path="/d", state="ready", quality={**report, "version": VERSION - 1})
+    Dataset.objects.create(name="e.dbn", path="/e", state="ready", quality={"version": VERSION, "error": "why"})
+    assert [(dataset["quality"], dataset["quality_error"]) for dataset in operator.get(DATASETS).json()] == [
+        ({"ok": True, "anomalies": 3, "hash": "0f" * 16}, ""),
+        ({"ok": False, "anomalies": 3, "hash": None}, ""),
+        (None, ""),
+        (None, ""),
+        (None, "why"),
     ]
 
 

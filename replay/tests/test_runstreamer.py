@@ -16,6 +16,7 @@ from django.conf import settings as django_settings
 from django.db import connection
 
 from replay import runs, tasks
+from replay.feed.index import index_path
 from replay.models import Dataset, Replay
 from replay.reporter import WRITE_EVERY_S, RowReporter, Run
 from replay.streamer.messages import StartCommand, StreamerRefused
@@ -111,6 +112,19 @@ def test_after_sigkill_the_next_daemon_resumes_the_same_replay_and_its_clients_a
     assert books(records) == books(made)
     wait_for(lambda: Replay.objects.get().state == "DONE")
     assert Replay.objects.get().position == 60_000
+
+
+def test_an_index_that_cannot_be_used_is_told_and_the_replay_starts_all_the_same(
+    spawn: Spawn, port: int, dataset: Dataset, remote: StreamerRemote, wait_for: Wait, tmp_path: Path
+) -> None:
+    place = index_path(Path(dataset.path), django_settings.RECORDINGS_FOLDER)
+    place.parent.mkdir()
+    place.write_bytes(b"no index" * 100)
+    spawn("runstreamer", until=listens(port))
+    start(dataset, remote, 1000)
+    wait_for(lambda: Replay.objects.get().position > 300)
+    log = (tmp_path / "log" / "spawned-runstreamer.log").read_text()
+    assert "the index of made.dbn is not used: expected" in log
 
 
 def test_each_report_carries_a_later_position_and_they_are_half_a_second_apart(

@@ -12,6 +12,7 @@ import pytest
 from orderbook.book.mbo import Action, Flags, MboArray
 from orderbook.tests.records import LAST, TOB, add, stream
 from replay.feed.csv_codec import HEADER
+from replay.feed.index import Index
 from replay.feed.raw_protocol import make_framing
 from replay.feed.sources import Recording, SourceError
 from replay.feed.stream import FramingName
@@ -21,6 +22,7 @@ from replay.streamer.messages import ReplayState, StreamerRefused, StreamerStatu
 from replay.streamer.publication import Publication
 from replay.streamer.server import Streamer, StreamerError
 from replay.tests.recordings import SYMBOLS, Reader, books, command, decode, recording, session
+from replay.tests.streams import index_of
 
 FRAMINGS: list[FramingName] = ["csv", "dbn"]
 Start = Callable[..., Awaitable[Streamer]]
@@ -223,6 +225,20 @@ async def test_a_late_client_of_a_top_of_book_publisher_sees_what_it_shows(
     await streamer.start(command(start_record=3))
     book = books(decode(framing, await reader.to_end())[0])
     assert book == books(made.records) and len(book) == 1
+
+
+async def test_a_picture_begins_at_a_keyframe_of_the_recordings_index(
+    listen: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = recording(session(20_000))
+    index, loaded = index_of(made.records, every=1000), []
+    load = Index.keyframe
+    monkeypatch.setattr(Index, "keyframe", lambda index, number: loaded.append(number) or load(index, number))
+    streamer = await listen("dbn", made, open_index=lambda recording: index if recording is made else None)
+    reader = await connect(streamer)
+    await streamer.start(command(start_record=15_500))
+    assert books(decode("dbn", await reader.to_end())[0]) == books(made.records)
+    assert index.positions[loaded].tolist() == [15_000]
 
 
 async def test_many_clients_get_the_same_bytes(listen: Start, connect: Connect) -> None:

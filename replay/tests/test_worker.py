@@ -16,6 +16,7 @@ from django.test import Client
 
 from replay import control
 from replay.datasets import scan
+from replay.feed.index import is_indexed
 from replay.models import Dataset, Replay
 from replay.tests.daemon import Daemon
 from replay.tests.recordings import session, write_dbn
@@ -114,6 +115,16 @@ def test_a_worker_makes_the_quality_report_of_what_a_scan_registers(
     start_worker(2)
     reports = Dataset.objects.values_list("quality__ok", flat=True)
     wait_for(lambda: reports.get(), timeout_s=60, what="the report")  # the first worker compiles the book
+
+
+def test_a_worker_makes_the_index_of_what_a_scan_registers(
+    start_worker: StartWorker, data_folder: Path, transactional_db: None, wait_for: Callable[..., Any]
+) -> None:
+    path = write_dbn(data_folder / "data" / "made.dbn", session(1000))
+    scan()
+    start_worker(2)
+    wait_for(lambda: Dataset.objects.get().indexed_percent == 100, timeout_s=60, what="the index")
+    assert is_indexed(path, django_settings.RECORDINGS_FOLDER)
 
 
 def test_without_a_worker_the_answer_is_502_and_the_task_is_not_carried_out_later(

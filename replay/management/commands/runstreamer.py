@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from orderbook.book import kernel_market
 from replay.datasets import open_dataset
 from replay.feed import csv_codec
+from replay.feed.index import open_index
 from replay.reporter import RowReporter, Run
 from replay.runs import FEED
 from replay.streamer import daemon
@@ -42,7 +43,14 @@ class Command(BaseCommand):
 
     async def _serve(self, host: str, port: int, framing: Any) -> None:
         reporter = RowReporter()
-        streamer = Streamer(open_dataset, framing, host, port, reporter.offer)
+        streamer = Streamer(
+            open_dataset,
+            framing,
+            host,
+            port,
+            reporter.offer,
+            lambda recording: open_index(recording, settings.RECORDINGS_FOLDER),
+        )
         commands = CommandServer(settings.REDIS_URL, streamer.handle, streamer.status, FEED)
         owner = ThreadsafeStreamer(streamer, asyncio.get_running_loop())
         try:
