@@ -6,7 +6,6 @@ encryption key is derived from SECRET_KEY; keys written under a SECRET_KEY_FALLB
 
 import base64
 import hmac
-import re
 import secrets
 import string
 from collections.abc import Iterable
@@ -22,15 +21,12 @@ from django.contrib.auth.models import User
 from django.db.models import Q
 from django.utils import timezone
 
+from replay.feed.cram import KEY_LENGTH, PREFIX, bucket_of, is_key
 from replay.models import ApiKey
 
-PREFIX: Final = "db-"
-KEY_LENGTH: Final = 32
-BUCKET_LENGTH: Final = 5
 SCOPES: Final = ("read", "feed", "control")
 LAST_USED_STEP: Final = timedelta(minutes=1)
 _ALPHABET: Final = string.ascii_letters + string.digits
-_FORM: Final = re.compile(f"{PREFIX}[A-Za-z0-9_-]{{{KEY_LENGTH - len(PREFIX)}}}")
 
 
 MAX_NAME: Final[int] = ApiKey._meta.get_field("name").max_length or 0
@@ -54,7 +50,7 @@ def create_key(owner: User, name: str, scopes: Iterable[str], expires_at: dateti
     row = ApiKey.objects.create(
         owner=owner,
         name=name,
-        bucket_id=text[-BUCKET_LENGTH:],
+        bucket_id=bucket_of(text),
         secret=_cipher().encrypt(text.encode()),
         scopes=[scope for scope in SCOPES if scope in asked],
         expires_at=expires_at,
@@ -67,12 +63,12 @@ def find_key(text: str) -> ApiKey | None:
 
     Notes the use, at most once a minute. Cost: one indexed query, one decryption for each key of the bucket.
     """
-    if not _FORM.fullmatch(text):
+    if not is_key(text):
         return None
     now = timezone.now()
     usable = ApiKey.objects.filter(
         Q(expires_at=None) | Q(expires_at__gt=now),
-        bucket_id=text[-BUCKET_LENGTH:],
+        bucket_id=bucket_of(text),
         revoked_at=None,
         owner__is_active=True,
     )

@@ -188,7 +188,7 @@ class DbnStreamDecoder:
 
     def _note(self, message: np.void) -> None:
         if message["rtype"] == _MAPPING:
-            self._note_symbol(int(message["instrument_id"]), message["stype_in_symbol"])
+            self._note_symbol(int(message["instrument_id"]), message["stype_in_symbol"], message["stype_out_symbol"])
             return
         is_error = message["rtype"] == _ERROR
         code = int(message["code"]) if "code" in (message.dtype.names or ()) else 255
@@ -196,7 +196,9 @@ class DbnStreamDecoder:
         self.notices.append(Notice(int(message["ts_event"]), is_error, code, text))
         self.notice_count += 1
 
-    def _note_symbol(self, instrument_id: int, field: bytes) -> None:
+    def _note_symbol(self, instrument_id: int, asked: bytes, answer: bytes) -> None:
+        """Keep the raw symbol: the answer to what was asked for, unless the answer is the id itself."""
+        field = asked if answer == str(instrument_id).encode() else answer or asked
         try:
             symbol = checked_name(field.decode(), SYMBOL_BYTES)
         except ValueError as error:

@@ -6,7 +6,7 @@ Through databento_dbn, which knows every version. Not a decoder of the records t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import databento_dbn as dbn
 from databento_dbn.metadata import MappingInterval
@@ -49,20 +49,33 @@ def encode_metadata(venue_dataset: str, start_ns: int, symbols: Mapping[int, str
             raise ValueError(f"expected a symbol of 1 to {SYMBOL_BYTES} bytes, found {symbol!r}")
         ids_of.setdefault(symbol, []).append(instrument_id)
     mappings = [_Mapping(symbol, [_Interval(first, after, str(id_)) for id_ in ids]) for symbol, ids in ids_of.items()]
+    return _encode(
+        dataset=venue_dataset,
+        start=start_ns,
+        end=end_ns,
+        stype_in=_RAW_SYMBOL,
+        stype_out=_INSTRUMENT_ID,
+        schema=_MBO_SCHEMA,
+        symbols=list(ids_of),
+        mappings=mappings,
+    )
+
+
+def encode_live_metadata(venue_dataset: str, start_ns: int, ts_out: bool = False) -> bytes:
+    """Return version 3 metadata of a live stream, 128 bytes: of any schema, and naming no instrument.
+
+    Raises ValueError for a dataset that does not fit.
+    """
+    return _encode(
+        dataset=venue_dataset, start=start_ns, stype_in=None, stype_out=_INSTRUMENT_ID, schema=None, ts_out=ts_out
+    )
+
+
+def _encode(**fields: Any) -> bytes:
     try:
-        return dbn.Metadata(
-            dataset=venue_dataset,
-            start=start_ns,
-            end=end_ns,
-            stype_in=_RAW_SYMBOL,
-            stype_out=_INSTRUMENT_ID,
-            schema=_MBO_SCHEMA,
-            symbols=list(ids_of),
-            mappings=mappings,
-            version=3,
-        ).encode()
+        return dbn.Metadata(version=3, **fields).encode()
     except dbn.DBNError as error:
-        raise ValueError(f"metadata of {venue_dataset!r} cannot be encoded: {error}") from error
+        raise ValueError(f"metadata of {fields['dataset']!r} cannot be encoded: {error}") from error
 
 
 @dataclass(slots=True)

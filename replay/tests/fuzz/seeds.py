@@ -10,13 +10,17 @@ import zstandard
 
 from orderbook.book.mbo import Action, MboArray
 from orderbook.tests.records import LAST, MAYBE_BAD_BOOK, SNAPSHOT, TOB, add, cancel, clear, modify, record, stream
+from replay.feed.cram import respond
 from replay.feed.csv_codec import HEADER, encode_csv
 from replay.feed.dbn_metadata import encode_mapping, encode_metadata
+from replay.feed.live_messages import SubscriptionRequest
+from replay.feed.live_records import heartbeat, replay_completed
 from replay.feed.sources import SUFFIXES
 from replay.feed.zstd_source import FRAME_MAGIC
 from replay.simulator import instrument_ids, simulate
 from replay.tests.feeds import SYMBOLS, edge_records
 from replay.tests.fuzz import CORPUS
+from replay.tests.fuzz.live import CHALLENGE, KEY
 from replay.tests.fuzz.mutations import PLAN_BYTES
 from replay.tests.test_csv_codec import vendor_csv
 from replay.tests.test_dbn_codec import START, metadata, system, with_ts_out
@@ -30,6 +34,10 @@ _HEAD = encode_metadata("GLBX.MDP3", START, _NAMES)
 _DBN = _HEAD + _TRADING.tobytes()
 _CSV = HEADER + encode_csv(_TRADING[:8], _NAMES)
 _OTHER = bytes([12, 0]) + bytes(46)
+_AUTH = (
+    f"auth={respond(CHALLENGE, KEY)}|dataset=GLBX.MDP3|encoding=dbn|ts_out=0|compression=none"
+    "|heartbeat_interval_s=30|client=Databento/0.87.0"
+).encode()
 
 
 def seeds() -> Iterator[tuple[str, str, bytes]]:
@@ -93,6 +101,29 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     yield "commands", "pace", b'{"verb":"pace","args":{"pace":{"records_per_s":100}}}'
     yield "commands", "stop", b'{"verb":"stop","args":{}}'
     yield "commands", "status", b'{"verb":"status","args":{}}'
+
+    lines = [
+        _AUTH,
+        b"schema=mbo|stype_in=raw_symbol|symbols=CLX5|start=0|snapshot=0|id=0|is_last=1",
+        b"start_session=0",
+    ]
+    yield (
+        "live_server",
+        "python",
+        bytes([0, 1, 30, 200]) + b"\n".join([*lines, b"schema=trades|symbols=ALL_SYMBOLS", b""]),
+    )
+    wide = SubscriptionRequest("mbp-10", tuple(f"S{number}" for number in range(501)), start_ns=START, id=1)
+    yield "live_server", "two_lines", _PLAN + _AUTH + b"\n" + wide.encode() + b"start_session\n"
+    bash = _AUTH.partition(b"|")[0] + b"|dataset=GLBX.MDP3|encoding=json|ts_out=1\n"
+    by_id = b"schema=tbbo|stype_in=instrument_id|symbols=432669|start=2025-09-24T19:30\r\n"
+    yield "live_server", "other_clients", _PLAN + bash + by_id + b"start_session=1\r\n"
+    yield "live_server", "wrong", _PLAN + _AUTH + b"\nschema=ohlcv-1s|symbols=A\nnonsense\nstart_session\n"
+
+    greeting = b"lsg_version=0.8.0\ncram=" + CHALLENGE.encode() + b"\n"
+    yield "live_client", "session", bytes([0, 63, 64, 65]) + greeting + b"success=1|session_id=17\n" + b"".join(live)
+    yield "live_client", "refused", _PLAN + greeting + b"success=0|error=Authentication failed.\n"
+    quiet = [live[0], heartbeat(START), replay_completed(START, "mbo")]
+    yield "live_client", "quiet", _PLAN + greeting + b"success=1|session_id=17\n" + b"".join(quiet)
 
     yield "book", "picture", _PLAN + _PICTURE.tobytes()
     yield "book", "trading", bytes([0, 3, 1, 7]) + _SESSION[:24].tobytes() + _TRADING.tobytes()

@@ -80,8 +80,8 @@ def fuzz_metadata(data: bytes) -> None:
 def fuzz_dbn(data: bytes) -> None:
     """A DBN stream of any records, in any pieces."""
     sizes, stream = split_plan(data)
-    whole = drive(DbnStreamDecoder(_READ_BYTES), stream, bound=_dbn_bound(stream, _READ_BYTES))
-    pieces = drive(DbnStreamDecoder(MIN_BUFFER_BYTES), stream, sizes, bound=_dbn_bound(stream, MIN_BUFFER_BYTES))
+    whole = drive(DbnStreamDecoder(_READ_BYTES), stream, bound=dbn_bound(stream, _READ_BYTES))
+    pieces = drive(DbnStreamDecoder(MIN_BUFFER_BYTES), stream, sizes, bound=dbn_bound(stream, MIN_BUFFER_BYTES))
     agree(whole, pieces)
     assert len(whole.records) <= len(stream)
     if whole.error is None:
@@ -90,7 +90,7 @@ def fuzz_dbn(data: bytes) -> None:
     both_books_agree(whole.array)
 
 
-def _dbn_bound(stream: bytes, buffer_bytes: int) -> int:
+def dbn_bound(stream: bytes, buffer_bytes: int) -> int:
     """A decoder's buffer holds the metadata that the stream announces, if that is allowed, and is never larger."""
     try:
         announced = metadata_size(stream[:PREFIX_BYTES]) if len(stream) >= PREFIX_BYTES else 0

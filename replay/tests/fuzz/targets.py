@@ -14,6 +14,7 @@ from replay.feed.zstd_source import FRAME_MAGIC
 from replay.tests.fuzz import tokens
 from replay.tests.fuzz.books import fuzz_book
 from replay.tests.fuzz.files import fuzz_recording, fuzz_zstd
+from replay.tests.fuzz.live import HANDSHAKE_LINES, fuzz_live_client, fuzz_live_server
 from replay.tests.fuzz.mutations import Mutate, column_mutator, mutate_bytes, record_mutator, text_mutator, with_plan
 from replay.tests.fuzz.streams import fuzz_csv, fuzz_dbn, fuzz_metadata
 from replay.tests.fuzz.texts import fuzz_commands, fuzz_socket, fuzz_values
@@ -55,6 +56,18 @@ def _mutate_file(data: bytes, rng: random.Random) -> bytes:
     return (_records if data.startswith(b"DBN") else _lines)(data, rng)
 
 
+_control_lines: Final = text_mutator(b"|=,\n", tokens.LIVE)
+
+
+def _mutate_gateway(data: bytes, rng: random.Random) -> bytes:
+    """Change what a gateway says: its lines sometimes, and else the stream behind them."""
+    *lines, stream = data.split(b"\n", HANDSHAKE_LINES)
+    said = b"\n".join([*lines, b""])
+    if rng.randrange(4) == 0 or len(lines) < HANDSHAKE_LINES:
+        return _control_lines(said, rng) + stream
+    return said + _records(stream, rng)
+
+
 TARGETS: Final = {
     "metadata": Target(fuzz_metadata, mutate_bytes, 2048),
     "dbn": Target(fuzz_dbn, with_plan(_records), 8192),
@@ -64,5 +77,7 @@ TARGETS: Final = {
     "values": Target(fuzz_values, text_mutator(b"+-.:T ", tokens.VALUES), 8192),
     "socket": Target(fuzz_socket, _mutate_json, 8192),
     "commands": Target(fuzz_commands, _mutate_json, 8192),
+    "live_server": Target(fuzz_live_server, with_plan(_control_lines)),
+    "live_client": Target(fuzz_live_client, with_plan(_mutate_gateway), 8192),
     "book": Target(fuzz_book, with_plan(record_mutator(lambda data: 0))),
 }
