@@ -1,5 +1,6 @@
 """The judge: the vendor's own client, unmodified, against our side of its protocol on real sockets."""
 
+import asyncio
 import io
 import os
 import queue
@@ -8,16 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import databento as db
 import numpy as np
 import pytest
+from databento.common.cram import get_challenge_response
+from databento.live import gateway as theirs
+from databento.live.protocol import DatabentoLiveProtocol
 
 from replay.feed.cram import respond
 from replay.feed.live_messages import ALL_SYMBOLS, AuthRequest, AuthResponse, Challenge, Greeting, SubscriptionRequest
 from replay.feed.sources import Recording, open_recording
 from replay.tests.live_gateway import KEY, Gateway
 from replay.tests.recordings import SYMBOLS, VENUE, session, write_dbn
-
-db = pytest.importorskip("databento", reason="the official client is no development dependency yet")
 
 FOLDER = os.environ.get("REAL_DATA_DIR")
 RECORDS = session(4000)
@@ -119,10 +122,6 @@ def test_a_stream_to_a_file_is_metadata_and_every_record(gateway: Gateway) -> No
 
 
 def test_the_low_level_client_of_the_vendor_is_served_too(gateway: Gateway) -> None:
-    import asyncio
-
-    from databento.live.protocol import DatabentoLiveProtocol
-
     class Protocol(DatabentoLiveProtocol):
         def received_record(self, record: Any) -> None:
             got.append(record)
@@ -305,9 +304,6 @@ def test_a_normal_end_is_no_reason_to_come_back(gateway: Gateway) -> None:
 
 
 def test_the_vendors_parsers_take_our_lines_and_we_take_theirs() -> None:
-    from databento.common.cram import get_challenge_response
-    from databento.live import gateway as theirs
-
     challenge = "zS9TxijuCsebyaTxxcrmeJs_MkARdB2L"
     assert get_challenge_response(challenge, KEY) == respond(challenge, KEY)
     decoder = theirs.GatewayDecoder()
