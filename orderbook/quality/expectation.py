@@ -12,6 +12,10 @@ def parse_expectation(text: str) -> dict[str, object]:
         raise ValueError(
             f"expected JSON, found {error.msg.lower()} at line {error.lineno}, column {error.colno}"
         ) from error
+    except RecursionError as error:
+        raise ValueError(
+            "expected the JSON of a report, found more levels within each other than can be read"
+        ) from error
     if not isinstance(expected, dict):
         raise ValueError(f"expected a JSON object, found {_shown(expected)}")
     return expected

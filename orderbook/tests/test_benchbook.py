@@ -349,3 +349,13 @@ def test_a_kernel_that_was_kept_elsewhere_is_no_cold_start(tmp_path: Path) -> No
 def test_what_cannot_be_measured_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(CommandError, match=message):
         call_command("benchbook", **options)
+
+
+def test_ctrl_c_ends_the_benchmark_without_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("orderbook.management.commands.benchbook.stream_of", pressed)
+    with pytest.raises(CommandError, match="nothing is measured") as error:
+        call_command("benchbook")
+    assert error.value.returncode == 130

@@ -502,3 +502,8 @@ def test_a_list_of_instruments_is_cut_to_the_busiest() -> None:
     assert short["instrument_count"] == len(report["instruments"]) == 5
     assert "Books at the end, 2 busiest of 5" in {table.title for table in tables(report, 2)}
     assert "Books at the end, 2 busiest of 5" in {table.title for table in tables(short, 20)}
+
+
+def test_an_expectation_with_too_many_levels_is_refused() -> None:
+    with pytest.raises(ValueError, match="found more levels within each other than can be read"):
+        parse_expectation('{"a":' * 200_000)

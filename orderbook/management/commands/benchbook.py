@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sys
 import tempfile
 from argparse import ArgumentParser
 from importlib.metadata import version
@@ -29,6 +30,7 @@ from orderbook.book.mbo import MboArray
 from replay import simulator
 from replay.feed.sources import SourceError, open_recording
 
+INTERRUPTED: Final = 130  # what a shell reports for Ctrl-C
 MAX_RECORDS: Final = 100_000_000
 MAX_INSTRUMENTS: Final = 65_535
 SEED: Final = 1
@@ -56,11 +58,18 @@ class Command(BaseCommand):
         _require("--instruments", 1 if options["instruments"] is None else options["instruments"], MAX_INSTRUMENTS)
         _require("--rounds", options["rounds"], 1_000_000)
         try:
+            self.measure(options)
+        except KeyboardInterrupt:
+            raise CommandError("Stopped before the end; nothing is measured.", returncode=INTERRUPTED) from None
+
+    def measure(self, options: dict[str, Any]) -> None:
+        """Make the records, measure, print. Raises CommandError."""
+        try:
             records, data = stream_of(options["records"], options["file"], options["instruments"])
         except (SourceError, ValueError) as error:
             raise CommandError(str(error)) from error
         try:
-            with tqdm(total=options["rounds"], unit="round", file=self.stderr, disable=None) as bar:
+            with tqdm(total=options["rounds"], unit="round", file=sys.stderr, disable=None) as bar:
                 report = measured(records, data, options["rounds"], bar.update)
             with tempfile.TemporaryDirectory(prefix="batonic-numba-") as folder:
                 report |= summary(start_figures(Path(folder), WARM_STARTS))
