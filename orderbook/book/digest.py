@@ -19,7 +19,7 @@ _VERSION: Final = b"batonic book 1"
 
 
 def state_hash(book: OrderBook) -> str:
-    """Return the hash of a book, 32 hexadecimal digits. Cost: O(orders), about 30 ns each in memory of 24 bytes."""
+    """Return the hash of a book, 32 hexadecimal digits. Cost: O(orders), about 140 ns each in a large book."""
     orders = book.orders()
     digest = hashlib.blake2b(_VERSION, digest_size=HASH_BYTES)
     digest.update(np.int64(len(orders)).tobytes())
