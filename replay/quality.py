@@ -60,10 +60,10 @@ def check_file(
     """
     try:
         before = path.stat()
-        recording = open_dataset(path)
         found = file_sha256(path, lambda n: progress("sha256", n, before.st_size))
         if sha256 not in (None, found):
             raise SourceError(path, "", f"content with the SHA-256 {sha256}", found)
+        recording = open_dataset(path)
         file = RecordedFile(as_text(Path(path.name)), recording.format, found, recording.records, recording.symbols)
         outcome = verify(file, options, lambda stage, n: progress(stage, n, len(recording.records)))
         after = path.stat()
