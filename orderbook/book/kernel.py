@@ -74,6 +74,17 @@ class TapeArrays(NamedTuple):
     used: npt.NDArray[np.int64]
 
 
+class DepthArrays(NamedTuple):
+    """The arrays of a depth tape, and what the market last wrote of each book. ``words`` is ``rows``, by 64 bits."""
+
+    rows: npt.NDArray[np.void]
+    words: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.int64]
+    books: npt.NDArray[np.int64]
+    used: npt.NDArray[np.int64]
+    newest: npt.NDArray[np.int64]  # a book's newest row of an event end, by 64 bits, and the event under way
+
+
 NODE: Final = np.dtype(
     [
         ("order_id", "<u8"),
@@ -160,6 +171,27 @@ BAD_ACTION: Final = 10
 BAD_SIDE: Final = 11
 KINDS: Final = 12
 BOOK_COLUMNS: Final = 32
+
+# Rows of a depth tape, in 64-bit words. Equal to orderbook.book.depth by test.
+DEPTH: Final = 10
+ROW_WORDS: Final = 46
+LEVEL_WORDS: Final = 4
+HEAD_WORDS: Final = 6
+MBP10_RTYPE: Final = 10
+MAX_UINT32: Final = 2**32 - 1
+
+# Columns of ``DepthArrays.newest`` behind the newest row: the event under way.
+HOLDS: Final = 46
+CAUSE_PX: Final = 47  # its last record that speaks of the book
+CAUSE_SZ: Final = 48
+CAUSE_ACTION: Final = 49
+CAUSE_SIDE: Final = 50
+NEWEST_COLUMNS: Final = 52
+
+# Bits of column HOLDS: what the event under way holds.
+HOLDS_CAUSE: Final = 1
+HOLDS_CLEAR: Final = 2
+HOLDS_SNAPSHOT: Final = 4
 
 # Rules that an audit may find broken.
 SOUND: Final = 0
@@ -682,6 +714,126 @@ def _tape_trade(tape, record, number):
 
 
 @_inner
+def _write_levels(arena, book, side, words, row):
+    """Write the ten best levels of one side into a row. Cost: O(10)."""
+    segment = SEGMENTS + side * SEGMENT_COLUMNS
+    count = arena.books[_at(book), segment + COUNT]
+    best = arena.books[_at(book), segment + START] + count - 1
+    for rank in range(DEPTH):
+        word = HEAD_WORDS + rank * LEVEL_WORDS
+        price = np.int64(UNDEF_PRICE)
+        size = np.int64(0)
+        orders = np.int64(0)
+        if rank < count:
+            price = arena.ladder[_at(best - rank), KEY] ^ -side
+            level = arena.levels[_at(arena.ladder[_at(best - rank), AT])]
+            size = min(level.size, np.int64(MAX_UINT32))
+            orders = np.int64(level.count)
+        words[_at(row), _at(word + side)] = price
+        # The bids are written first, whole words; then the asks into their upper halves.
+        if side == BID:
+            words[_at(row), _at(word + 2)] = size
+            words[_at(row), _at(word + 3)] = orders
+        else:
+            words[_at(row), _at(word + 2)] |= size << 32
+            words[_at(row), _at(word + 3)] |= orders << 32
+
+
+@_inner
+def _first_changed(words, row, newest, book):
+    """Return the first level of a row that is not as written last, DEPTH when all are. Cost: O(10)."""
+    for level in range(DEPTH):
+        word = HEAD_WORDS + level * LEVEL_WORDS
+        changed = np.int64(0)
+        for each in range(LEVEL_WORDS):
+            changed |= words[_at(row), _at(word + each)] ^ newest[_at(book), _at(word + each)]
+        if changed != 0:
+            return level
+    return DEPTH
+
+
+@_inner
+def _write_head(tape, row, book, record, number, level):
+    """Write the head of a row: what a record tells of itself. Action, side, price and size are left out. O(1)."""
+    head = tape.rows[_at(row)]
+    head.length = ROW_WORDS * 2
+    head.rtype = MBP10_RTYPE
+    head.publisher_id = record.publisher_id
+    head.instrument_id = record.instrument_id
+    head.ts_event = record.ts_event
+    head.flags = record.flags
+    head.depth = level
+    head.ts_recv = record.ts_recv
+    head.ts_in_delta = record.ts_in_delta
+    head.sequence = record.sequence
+    tape.numbers[_at(row)] = number
+    tape.books[_at(row)] = book
+    tape.used[0] += 1
+
+
+@_inner
+def _depth_trade(tape, book, record, number):
+    """Write a row for a trade, with the levels that were written last. Cost: O(10)."""
+    row = tape.used[0]
+    head = tape.rows[_at(row)]
+    head.price = record.price
+    head.size = record.size
+    head.action = record.action
+    head.side = record.side
+    for word in range(HEAD_WORDS, ROW_WORDS):
+        tape.words[_at(row), _at(word)] = tape.newest[_at(book), _at(word)]
+    _write_head(tape, row, book, record, number, 0)
+
+
+@_inner
+def _depth_end(arena, tape, book, record, number):
+    """Write a row for the end of an event when the ten best levels changed, or the event held a clear. O(10)."""
+    newest = tape.newest
+    holds = newest[_at(book), HOLDS]
+    row = tape.used[0]
+    _write_levels(arena, book, BID, tape.words, row)
+    _write_levels(arena, book, ASK, tape.words, row)
+    level = 0 if holds & HOLDS_CLEAR else _first_changed(tape.words, row, newest, book)
+    if level == DEPTH:
+        return
+    head = tape.rows[_at(row)]
+    if holds & HOLDS_CAUSE:
+        head.price = newest[_at(book), CAUSE_PX]
+        head.size = newest[_at(book), CAUSE_SZ]
+        head.action = newest[_at(book), CAUSE_ACTION]
+        head.side = newest[_at(book), CAUSE_SIDE]
+    else:
+        head.price = UNDEF_PRICE
+        head.size = 0
+        head.action = CLEAR
+        head.side = NONE
+    _write_head(tape, row, book, record, number, level)
+    for word in range(ROW_WORDS):
+        newest[_at(book), _at(word)] = tape.words[_at(row), _at(word)]
+
+
+@_inner
+def _write_depth(arena, tape, book, record, number):
+    """Write what a record that was just applied means for a depth tape."""
+    newest = tape.newest
+    action = record.action
+    if record.flags & SNAPSHOT:
+        newest[_at(book), HOLDS] |= HOLDS_SNAPSHOT
+    if action == TRADE:
+        _depth_trade(tape, book, record, number)
+    elif action in (ADD, CANCEL, MODIFY, CLEAR):
+        newest[_at(book), HOLDS] |= (HOLDS_CAUSE | HOLDS_CLEAR) if action == CLEAR else HOLDS_CAUSE
+        newest[_at(book), CAUSE_PX] = record.price
+        newest[_at(book), CAUSE_SZ] = record.size
+        newest[_at(book), CAUSE_ACTION] = action
+        newest[_at(book), CAUSE_SIDE] = record.side
+    if record.flags & LAST:
+        if newest[_at(book), HOLDS] != 0:  # else the levels are as they were
+            _depth_end(arena, tape, book, record, number)
+        newest[_at(book), HOLDS] = 0
+
+
+@_inner
 def _take(arena, book, record):
     """Apply one record to its book and note where the stream of the book stands. ``_fits`` must have said yes."""
     flags_before = arena.books[_at(book), FLAGS]
@@ -802,6 +954,21 @@ def apply_audited(arena, records, start, tape, number, every, counts, firsts):
                 if rule != SOUND:
                     arena.pool[SHORT] = SHORT_OF_SENSE
                     return position + 1
+    return len(records)
+
+
+@_outer
+def apply_depth(arena, records, start, tape, number):
+    """As ``apply`` of many books, and write a depth tape, which must have room for a row at each trade and event end.
+
+    Cost: about 60 ns a record, 80 ns when a hundred instruments mix.
+    """
+    instrument, book = np.uint64(0), np.int64(NO)
+    for position in range(start, len(records)):
+        instrument, book = _step(arena, NO, records, position, instrument, book)
+        if book == NO:
+            return position
+        _write_depth(arena, tape, book, records[position], number + position)
     return len(records)
 
 

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from orderbook.book import kernel
 from orderbook.book.arena import Arena
 from orderbook.book.audit import Audit
+from orderbook.book.depth import MBP10, ROW_WORDS, DepthTape, Mbp10Array, row_words, unwritten_rows
+from orderbook.book.kernel import DepthArrays
 from orderbook.book.kernel_book import KernelBook, apply_timed, tape_arrays, usable
 from orderbook.book.mbo import MBO, BookKey, MboArray, Side
 from orderbook.book.tape import Tape
@@ -20,6 +22,7 @@ class KernelMarket:
     def __init__(self) -> None:
         self.arena = Arena()
         self.books: dict[BookKey, KernelBook] = {}
+        self._newest = np.zeros((0, kernel.NEWEST_COLUMNS), np.int64)
 
     def apply(self, records: MboArray, tape: Tape | None = None) -> None:
         """Apply records of any books in stream order, without the GIL. Cost: about 3 us a call, 30-70 ns a record."""
@@ -47,6 +50,25 @@ class KernelMarket:
         """As ``apply``, and return how long each record took, ns, growth and one clock reading (20 ns) included."""
         return apply_timed(self.arena, kernel.NO, records, lambda done: self._help(records, done))
 
+    def apply_depth(self, records: MboArray, tape: DepthTape) -> None:
+        """As ``apply``, and write the ten best levels on a tape. Cost: about 4 us a call, 60-80 ns a record."""
+        records, done = usable(records), 0
+        tape.reserve(records)
+        rows, words = tape.row_space, row_words(tape.row_space)
+        while done < len(records):
+            self._make_newest()
+            arrays = DepthArrays(rows, words, tape.number_space, tape.book_space, tape.used, self._newest)
+            done = kernel.apply_depth(self.arena.arrays, records, done, arrays, tape.records)
+            if done < len(records):
+                self._help(records, done)
+        tape.finish(records)
+
+    def newest_depth(self) -> Mbp10Array:
+        """Return for each book that a depth tape tells of its newest row of an event end. Cost: O(books)."""
+        rows = np.array(self._newest[:, :ROW_WORDS], order="C").view(MBP10).reshape(-1)
+        written: Mbp10Array = rows[rows["length"] != 0]
+        return written
+
     def check(self) -> None:
         """Raise InvariantError when a book, or what the books share, contradicts itself. Cost: O(capacity)."""
         for book in range(self.arena.book_count):
@@ -59,6 +81,14 @@ class KernelMarket:
         if book is None:
             book = self.books[key] = KernelBook(self.arena, self.arena.add_book(key))
         return book
+
+    def _make_newest(self) -> None:
+        """Make place for the newest row of every book that there is."""
+        known, books = len(self._newest), len(self.arena.arrays.books)
+        if books > known:
+            fresh = np.zeros((books - known, kernel.NEWEST_COLUMNS), np.int64)
+            fresh[:, :ROW_WORDS] = row_words(unwritten_rows(books - known))
+            self._newest = np.concatenate([self._newest, fresh])
 
     def _broke(self) -> bool:
         return bool(self.arena.arrays.pool[kernel.SHORT] == kernel.SHORT_OF_SENSE)

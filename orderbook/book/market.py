@@ -9,9 +9,11 @@ from typing import Literal
 import numpy as np
 
 from orderbook.book.audit import Audit
+from orderbook.book.depth import MBP10, DepthTape, Mbp10Array
 from orderbook.book.mbo import MBO, BookKey, MboArray, book_key, book_tags
 from orderbook.book.protocol import Market, OrderBook
 from orderbook.book.reference import ReferenceBook
+from orderbook.book.reference_depth import ReferenceDepth
 from orderbook.book.tape import Tape
 
 BookKind = Literal["kernel", "reference"]
@@ -80,6 +82,7 @@ class ReferenceMarket:
 
     def __init__(self) -> None:
         self.books: dict[BookKey, ReferenceBook] = {}
+        self._depths: dict[BookKey, ReferenceDepth] = {}
 
     def apply(self, records: MboArray, tape: Tape | None = None) -> None:
         """Apply records of any books in order. Cost: about 1 us a record; 10 us where a tape takes mixed books."""
@@ -102,6 +105,27 @@ class ReferenceMarket:
             if book.at_event_end and audit.event_ended():
                 book.check()
         tape.finish(records)
+
+    def apply_depth(self, records: MboArray, tape: DepthTape) -> None:
+        """As ``apply``, and write the ten best levels on a tape. Cost: about 0.1 ms a record."""
+        tape.reserve(records)
+        for number, record in enumerate(records):
+            key = BookKey(int(record["publisher_id"]), int(record["instrument_id"]))
+            book = self.book(key)
+            book.apply(np.expand_dims(record, 0))
+            self._depth(key).write(tape, number, record, book)
+        tape.finish(records)
+
+    def newest_depth(self) -> Mbp10Array:
+        """Return for each book that a depth tape tells of its newest row of an event end. Cost: O(books)."""
+        rows = np.array([self._depth(key).newest for key in self.books], MBP10)
+        written: Mbp10Array = rows[rows["length"] != 0]
+        return written
+
+    def _depth(self, key: BookKey) -> ReferenceDepth:
+        if key not in self._depths:
+            self._depths[key] = ReferenceDepth(list(self.books).index(key))
+        return self._depths[key]
 
     def _take(self, tape: Tape, number: int, record: np.void) -> ReferenceBook:
         book = self.book(BookKey(int(record["publisher_id"]), int(record["instrument_id"])))

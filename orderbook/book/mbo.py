@@ -39,6 +39,7 @@ MBO_LENGTH: Final = MBO.itemsize // 4
 MBO_RTYPE: Final = 160
 UNDEF_PRICE: Final = 2**63 - 1
 UNDEF_TIMESTAMP: Final = 2**64 - 1
+UNDEF_CHANNEL: Final = 255
 
 
 class Action(IntEnum):

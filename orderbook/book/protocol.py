@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orderbook.book.audit import Audit
+from orderbook.book.depth import DepthTape, Mbp10Array
 from orderbook.book.mbo import BookKey, MboArray, Side
 from orderbook.book.snapshot import Bbo, Levels
 from orderbook.book.tape import Tape
@@ -114,6 +115,18 @@ class Market(Protocol):
 
         Notes where each kind of anomaly came first: hand the market's records over so from the first one on. Raises
         InvariantError: the books are then not to be trusted.
+        """
+
+    def apply_depth(self, records: MboArray, tape: DepthTape) -> None:
+        """As ``apply``, and write changes of the ten best levels and trades on a tape; its rules are in depth.py.
+
+        Hand a market all of its records over so, or none: it compares with what it wrote last.
+        """
+
+    def newest_depth(self) -> Mbp10Array:
+        """Return for each book, in the order in which they were met, the newest row that an event end wrote.
+
+        A book of which nothing was written is left out.
         """
 
     def check(self) -> None:
