@@ -27,6 +27,6 @@ ENV PATH=/opt/batonic/bin:$PATH \
     STREAMER_TCP_HOST=0.0.0.0
 USER 10001:10001
 VOLUME ["/var/lib/batonic", "/datasets"]
-EXPOSE 8000 9000
+EXPOSE 8000 9000 13000
 HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=4 CMD ["python", "manage.py", "checkhealth", "web"]
 CMD ["python", "manage.py", "runweb"]

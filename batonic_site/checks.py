@@ -3,12 +3,15 @@
 A value that cannot work stops the process in env.py already.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 Found = list[CheckMessage]
+
+OUR_HOSTS: Final = ("127.0.0.1", "localhost", "::1", "streamer")
+"""Where our own streamer is; the last is its name among the containers."""
 
 
 @register(Tags.security)
@@ -57,13 +60,29 @@ def https_without_proxy(**_: Any) -> Found:
 @register()
 def two_feeds(**_: Any) -> Found:
     """Say that the engine looks for our streamer on another port than where it listens."""
-    ours = settings.FEED_HOST in ("127.0.0.1", "localhost", "streamer")
-    if not ours or settings.FEED_PORT == settings.STREAMER_TCP_PORT:
+    name = "GATEWAY_PORT" if settings.FEED_PROTOCOL == "live" else "STREAMER_TCP_PORT"
+    port = getattr(settings, name)
+    if settings.FEED_HOST not in OUR_HOSTS or port == settings.FEED_PORT:
         return []
     return [
         Warning(
-            f"The engine connects to port {settings.FEED_PORT}; our streamer listens on {settings.STREAMER_TCP_PORT}.",
-            hint="Set FEED_PORT to STREAMER_TCP_PORT, unless another feed runs on this machine.",
+            f"The engine connects to port {settings.FEED_PORT}; for FEED_PROTOCOL={settings.FEED_PROTOCOL} "
+            f"our streamer listens on {port}.",
+            hint=f"Set FEED_PORT to {name}, or leave it away, unless another feed runs on this machine.",
             id="batonic.W004",
+        )
+    ]
+
+
+@register()
+def foreign_gateway_without_a_key(**_: Any) -> Found:
+    """Say that a gateway of others cannot know the key that our engine has by itself."""
+    if settings.FEED_PROTOCOL != "live" or settings.FEED_HOST in OUR_HOSTS or settings.FEED_KEY:
+        return []
+    return [
+        Error(
+            f"FEED_HOST={settings.FEED_HOST!r} is not our own streamer, and FEED_KEY is not set.",
+            hint="Set FEED_KEY, or FEED_KEY_FILE, to a key of that gateway; FEED_PROTOCOL=raw needs none.",
+            id="batonic.E001",
         )
     ]

@@ -12,9 +12,13 @@ from django.core.exceptions import ImproperlyConfigured
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from replay.feed.cram import KEY_LENGTH, PREFIX, is_key
+
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")  # int() would also take 1_000 and other scripts' digits
 _SYMBOL = re.compile(r"[!-~]+( [!-~]+)*")
 _MAX_SYMBOL = 71
+_SUBSCRIBED = re.compile(r"[!-{}~]+( [!-{}~]+)*")  # a bar would end the value on the wire
+_DATASET = re.compile(r"[!-{}~]{1,15}")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -85,6 +89,31 @@ def symbol(name: str, default: str) -> str:
     value = text(name, default=default)
     if len(value) > _MAX_SYMBOL or not _SYMBOL.fullmatch(value):
         raise _wrong(name, value, f"a symbol: at most {_MAX_SYMBOL} printable ASCII characters")
+    return value
+
+
+def symbols(name: str, default: str) -> tuple[str, ...]:
+    """Return a comma-separated list of symbols, as a feed is asked for them."""
+    found = tuple(words(name, default))
+    if not found or not all(len(symbol) <= _MAX_SYMBOL and _SUBSCRIBED.fullmatch(symbol) for symbol in found):
+        allowed = f"symbols separated by commas, each at most {_MAX_SYMBOL} printable ASCII characters without |"
+        raise _wrong(name, text(name, default=default), allowed)
+    return found
+
+
+def dataset(name: str, default: str) -> str:
+    """Return the code of a dataset, as a feed is asked for it."""
+    value = text(name, default=default)
+    if not _DATASET.fullmatch(value):
+        raise _wrong(name, value, "a dataset: 1 to 15 printable ASCII characters without | and space")
+    return value
+
+
+def feed_key(name: str) -> str:
+    """Return a key of the live protocol, given as a secret is; empty when there is none."""
+    value = secret(name)
+    if value and not is_key(value):
+        raise _wrong_secret(name, f"a key: {KEY_LENGTH} characters that start with {PREFIX}")
     return value
 
 

@@ -23,6 +23,7 @@ from ninja import Router, Schema
 from batonic_site.services.valkey import connect
 from orderbook.live import ENGINE_STATUS_KEY, EngineStatus
 from replay.auth import READ_AUTH
+from replay.schedule import TICK_KEY, TICK_TTL_S
 from replay.streamer.remote import StreamerRemote, StreamerUnreachable
 
 router = Router()
@@ -131,21 +132,30 @@ def check_worker() -> None:
         raise _Fault(f"no Celery worker answered within {WORKER_ANSWERS_WITHIN_S:g} s")
 
 
+def check_beat() -> None:
+    """Look whether the clock of scheduled replays is heard; it ticks through the worker."""
+    with connect(settings.REDIS_URL) as client:
+        if not client.exists(TICK_KEY):
+            raise _Fault(f"no tick within {TICK_TTL_S} s; are `celery beat` and a worker running?")
+
+
 def check_engine() -> None:
     with connect(settings.REDIS_URL) as client:
         status = engine_status(client)
     if status is None:
         raise _Fault("no heartbeat; is `manage.py runengine` running?")
-    if status["state"] == "connecting":
-        raise _Fault(f"not connected to the feed {settings.FEED_HOST}:{settings.FEED_PORT}")
-    if status["degraded"]:
-        raise _Fault("; ".join(f"{sink} degraded: {why}" for sink, why in status["degraded"].items()))
+    faults = [f"{part} degraded: {why}" for part, why in status["degraded"].items()]
+    if status["state"] == "connecting" and "feed" not in status["degraded"]:  # which says why
+        faults.insert(0, f"not connected to the feed {settings.FEED_HOST}:{settings.FEED_PORT}")
+    if faults:
+        raise _Fault("; ".join(faults))
 
 
 _SERVICES: dict[str, Callable[[], None]] = {"database": _check_database, "redis": _check_redis}
 _PROCESSES: dict[str, Callable[[], None]] = {
     "streamer": check_streamer,
     "worker": check_worker,
+    "beat": check_beat,
     "engine": check_engine,
 }
 

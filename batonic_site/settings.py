@@ -79,6 +79,12 @@ CELERY_TASK_SERIALIZER = CELERY_RESULT_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = CELERY_RESULT_ACCEPT_CONTENT = ["json"]
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"  # in memory: the default one keeps a pickle file
+CELERY_BEAT_SCHEDULE = {
+    # what no worker took in time is not made up for: the next tick finds the same rows
+    "start scheduled replays": {"task": "replay.tasks.start_scheduled", "schedule": 1.0, "options": {"expires": 5}},
+    "forget old answers": {"task": "replay.tasks.forget_old_answers", "schedule": 600.0, "options": {"expires": 600}},
+}
 
 # The pipeline.
 SYMBOL = env.symbol("SYMBOL", default="CLX5")
@@ -87,8 +93,15 @@ STREAMER_TCP_PORT = env.port("STREAMER_TCP_PORT", default=9000)
 STREAMER_RATE = env.integer("STREAMER_RATE", default=1000, low=1, high=1_000_000_000)
 STREAMER_LOOP = env.flag("STREAMER_LOOP", False)
 FEED_FRAMING = env.choice("FEED_FRAMING", "csv", ("csv", "dbn"))
+GATEWAY_HOST = env.text("GATEWAY_HOST", default="127.0.0.1")
+GATEWAY_PORT = env.port("GATEWAY_PORT", default=13000)
+# What the engine connects to. Without a key of its own it has one that follows from SECRET_KEY.
+FEED_PROTOCOL = env.choice("FEED_PROTOCOL", "live", ("live", "raw"))
 FEED_HOST = env.text("FEED_HOST", default="127.0.0.1")
-FEED_PORT = env.port("FEED_PORT", default=STREAMER_TCP_PORT)
+FEED_PORT = env.port("FEED_PORT", default=GATEWAY_PORT if FEED_PROTOCOL == "live" else STREAMER_TCP_PORT)
+FEED_KEY = env.feed_key("FEED_KEY")
+FEED_DATASET = env.dataset("FEED_DATASET", default="BATONIC.REPLAY")
+FEED_SYMBOLS = env.symbols("FEED_SYMBOLS", default="ALL_SYMBOLS")
 # The predecessor's control port: commands travel over Redis now. The names are accepted and read by nobody.
 STREAMER_CTRL_PORT = env.port("STREAMER_CTRL_PORT", default=7000)
 STREAMER_CTRL_URL = env.text("STREAMER_CTRL_URL")

@@ -41,7 +41,7 @@ def _book_part(engine: EngineStatus | None, symbol: str) -> list[str]:
     books = engine["symbols"]
     name = symbol if symbol in books else next(iter(books), "")
     best = [f"{name} {books[name]['bid'] or '-'} / {books[name]['ask'] or '-'}"] if name else []
-    faults = [f"{sink} degraded: {why}" for sink, why in engine["degraded"].items()]
+    faults = [f"{part} degraded: {why}" for part, why in engine["degraded"].items()]
     return [*best, f"{engine['snapshots_stored']:,} snapshots stored", *faults]
 
 

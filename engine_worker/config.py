@@ -2,9 +2,9 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from django.conf import settings
 from django.db import DatabaseError, connection
@@ -14,6 +14,9 @@ from history.models import Instrument
 from orderbook.book.market import BookKind
 from orderbook.book.mbo import BookKey
 from replay.feed.stream import FramingName
+from replay.keys import feed_key
+
+FeedProtocol = Literal["live", "raw"]
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +27,14 @@ class EngineConfig:
 
     host: str
     port: int
+    protocol: FeedProtocol
     framing: FramingName
+    """How records come; the live protocol knows DBN only."""
+    key: str = field(repr=False)
+    """What opens a gateway; this, the dataset and the symbols are for the live protocol."""
+    dataset: str
+    symbols: tuple[str, ...]
+    """What is subscribed to."""
     symbol: str
     """Name of an instrument for which the feed sends none."""
     book: BookKind
@@ -45,10 +55,15 @@ class EngineConfig:
 
 def engine_config() -> EngineConfig:
     """Build the configuration of this process from the settings and the instruments known so far."""
+    protocol = cast(FeedProtocol, settings.FEED_PROTOCOL)
     return EngineConfig(
         host=settings.FEED_HOST,
         port=settings.FEED_PORT,
-        framing=cast(FramingName, settings.FEED_FRAMING),
+        protocol=protocol,
+        framing="dbn" if protocol == "live" else cast(FramingName, settings.FEED_FRAMING),
+        key=settings.FEED_KEY or feed_key(),
+        dataset=settings.FEED_DATASET,
+        symbols=settings.FEED_SYMBOLS,
         symbol=settings.SYMBOL,
         book=cast(BookKind, settings.BOOK),
         depth=settings.DEPTH,

@@ -11,12 +11,13 @@ from threading import Event
 from typing import Final
 
 from engine_worker.config import EngineConfig
-from engine_worker.feed_client import Connection, FeedClient, FeedInterrupted
+from engine_worker.connection import Connection, FeedInterrupted
+from engine_worker.feed_client import FeedClient
 from engine_worker.metrics import ApplySampler, EngineCounters
 from engine_worker.naming import Names
 from engine_worker.pusher import Pusher
 from engine_worker.results import write_results
-from engine_worker.run import Run, SymbolOf, Track, first_plain, key_of, maybe_streamers_clears
+from engine_worker.run import Run, SymbolOf, Track, first_plain, maybe_streamers_clears
 from engine_worker.sinks.base import Sink
 from engine_worker.sinks.broadcast import LiveBook
 from orderbook.book.market import make_market, split_by_book
@@ -55,11 +56,8 @@ class Engine:
 
     def run(self, feed: FeedClient, stop: Event) -> None:
         """Follow one connection after the other until ``stop`` is set."""
-        while True:
-            self.state = "connecting"
-            connection = feed.connect(stop)
-            if connection is None:
-                break
+        self.state = "connecting"
+        while (connection := feed.connect(stop)) is not None:
             self.counters.connections += 1
             self.begin(connection.symbol)
             try:
@@ -69,6 +67,7 @@ class Engine:
                 log.warning("feed interrupted after %d records: %s", self.shown.records, error)
             finally:
                 connection.close()
+            self.state = "connecting"
         self.state = "stopping"
 
     def follow(self, connection: Connection, stop: Event) -> None:
@@ -77,9 +76,7 @@ class Engine:
             try:
                 records = connection.receive(self.wait_s())
             finally:
-                self.counters.received += connection.rejected
-                self.counters.rejected += connection.rejected
-                self.counters.notices += connection.notices
+                self.counters.heard(connection.rejected, connection.notices)
             if records is None:
                 self.end()
                 return
@@ -127,7 +124,7 @@ class Engine:
         self._run.first_ns = self._run.first_ns or time.perf_counter_ns()
         if self._run.is_picture:
             plain = first_plain(records)
-            self._apply(records[:plain])
+            self._apply_cleared(records[:plain])
             records = records[plain:]
             if not len(records):
                 return
@@ -137,14 +134,17 @@ class Engine:
                 self._last = self._run
                 self.counters.runs += 1
                 log.info("replay run %s begins", self._run.run_id)
+        self._apply_cleared(records)
+
+    def _apply_cleared(self, records: MboArray) -> None:
+        """Apply records, the clears among them that the streamer put in uncounted."""
         done = 0
         for index in maybe_streamers_clears(records):
             self._apply(records[done:index])
             done = index
-            if self._run.may_clear(key := key_of(records[index])):
+            if self._run.may_clear(records[index]):
                 done += 1
-                self._market.apply(records[index:done])
-                self._run.cleared(key)
+                self._run.clear(records[index:done])
                 self.counters.applied += 1
         self._apply(records[done:])
 

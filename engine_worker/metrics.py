@@ -105,6 +105,12 @@ class EngineCounters:
     interruptions: int = 0
     runs: int = 0
 
+    def heard(self, rejected: int, notices: int) -> None:
+        """Count what arrived besides records."""
+        self.received += rejected
+        self.rejected += rejected
+        self.notices += notices
+
 
 @dataclass(frozen=True, slots=True)
 class SinkCounters:

@@ -13,7 +13,7 @@ from engine_worker.cadence import Cadence
 from engine_worker.config import EngineConfig
 from engine_worker.metrics import LatencyHistogram
 from engine_worker.naming import Names
-from orderbook.book.mbo import Action, BookKey, Flags, MboArray, Side
+from orderbook.book.mbo import UNDEF_CHANNEL, Action, BookKey, Flags, MboArray, Side
 from orderbook.book.price import infer_tick
 from orderbook.book.protocol import Market, OrderBook
 from orderbook.book.snapshot import BookSnapshot
@@ -142,9 +142,13 @@ class Run:
             return stopped  # its connection broke off beyond MAX_MSGS, and this is the rest
         return self
 
-    def may_clear(self, key: BookKey) -> bool:
-        """Say whether a clear that looks like the streamer's is: the book stands, and MAX_MSGS is not reached."""
-        return key in self.standing and not self.is_full
+    def may_clear(self, record: np.void) -> bool:
+        """Say whether a clear that looks like the streamer's is, and MAX_MSGS is not reached.
+
+        Its clears belong to no channel; without that mark (not every feed has channels) it is one where a book stands.
+        """
+        is_streamers = record["channel_id"] == UNDEF_CHANNEL or key_of(record) in self.standing
+        return is_streamers and not self.is_full
 
     def changed(self, track: Track) -> None:
         """Note that a book took records."""
@@ -152,8 +156,10 @@ class Run:
         self.unpushed.add(track)
         self.incomplete.add(track)
 
-    def cleared(self, key: BookKey) -> None:
-        """Note that the streamer emptied a book: to be shown, but nothing to keep."""
+    def clear(self, record: MboArray) -> None:
+        """Apply the one record with which the streamer empties a book: to be shown, but nothing to keep."""
+        self._market.apply(record)
+        key = key_of(record[0])
         if track := self.tracks.get(key):
             self.changed(track)
             track.stored_records = track.records
@@ -193,14 +199,16 @@ def first_plain(records: MboArray) -> int:
 
 
 def maybe_streamers_clears(records: MboArray) -> list[int]:
-    """Return the indices of the clears that look like those of a streamer before a replay or a round of a loop.
+    """Return the indices of the clears that look like those of a streamer, which empty a book for good.
 
-    A recording may hold the like: it is the streamer's only for a book that stands. Cost: O(n) in numpy.
+    Plain ones come before a replay and a round of a loop; after a jump, ones flagged SNAPSHOT and nothing else are the
+    picture of a book that does not exist there yet. A recording may hold the like. Cost: O(n) in numpy.
     """
     clears = np.flatnonzero(records["action"] == int(Action.CLEAR))
     found = records[clears]
     plain_end = (found["flags"] & int(Flags.SNAPSHOT | Flags.LAST)) == int(Flags.LAST)
-    return [int(index) for index in clears[plain_end & (found["sequence"] == 0)]]
+    nothing_yet = found["flags"] == int(Flags.SNAPSHOT | Flags.LAST)
+    return [int(index) for index in clears[(plain_end | nothing_yet) & (found["sequence"] == 0)]]
 
 
 def key_of(record: np.void) -> BookKey:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from engine_worker.engine import Engine
 from engine_worker.sinks.base import Sink
@@ -17,11 +17,19 @@ from orderbook.book.timestamp import format_ns
 from orderbook.live import EngineStatus
 
 
+class Feed(Protocol):
+    """Where records come from."""
+
+    fault: str
+    """Why nothing can come; empty while it can."""
+
+
 class StatusReader:
     """Makes the status; its rates are over the time since its own last one."""
 
-    def __init__(self, engine: Engine, sinks: Sequence[Sink[Any]]) -> None:
+    def __init__(self, engine: Engine, sinks: Sequence[Sink[Any]], feed: Feed | None = None) -> None:
         self._engine = engine
+        self._feed = feed
         self._sinks = sinks
         self._then = time.monotonic()
         self._applied = engine.counters.applied
@@ -33,6 +41,8 @@ class StatusReader:
         degraded = {sink.name: sink.degraded for sink in self._sinks if sink.degraded}
         if engine.fault:
             degraded["results"] = engine.fault
+        if self._feed is not None and self._feed.fault:
+            degraded["feed"] = self._feed.fault
         run = engine.shown
         return EngineStatus(
             state=engine.state,
@@ -70,7 +80,7 @@ def status_line(status: EngineStatus) -> str:
         f"{status['records_per_s']:,}/s",
         f"{status['snapshots']:,} snapshots, {status['snapshots_stored']:,} stored, {status['queue_items']:,} queued",
         *(f"{symbol} {best['bid']} / {best['ask']}" for symbol, best in status["symbols"].items()),
-        *(f"DEGRADED {sink}: {reason}" for sink, reason in status["degraded"].items()),
+        *(f"DEGRADED {part}: {reason}" for part, reason in status["degraded"].items()),
     ]
     return " | ".join(parts)
 

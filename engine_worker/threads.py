@@ -7,7 +7,9 @@ from typing import Any, Final
 
 from engine_worker.config import EngineConfig
 from engine_worker.engine import Engine
-from engine_worker.feed_client import FeedClient, decoder_factory
+from engine_worker.feed_client import Enter, FeedClient
+from engine_worker.live_feed import Login, live_feed
+from engine_worker.raw_feed import raw_feed
 from engine_worker.sinks.base import ThreadedSink
 from engine_worker.sinks.broadcast import BroadcastSink
 from engine_worker.sinks.database import database_sink
@@ -32,8 +34,8 @@ class EngineThreads:
         live = BroadcastSink(config.redis_url, self.status)
         self.sinks: list[ThreadedSink[Any]] = [*stores, live]
         self.engine = Engine(config, stores, live)
-        self._reader = StatusReader(self.engine, self.sinks)
-        self._feed = FeedClient(config.host, config.port, decoder_factory(config.framing))
+        self._feed = FeedClient(config.host, config.port, feed_of(config))
+        self._status = self.status_reader()
         self._stop = Event()
         self._thread = Thread(target=self.engine.run, args=(self._feed, self._stop), name="feed", daemon=True)
 
@@ -44,7 +46,11 @@ class EngineThreads:
         self._thread.start()
 
     def status(self) -> EngineStatus:
-        return self._reader()
+        return self._status()
+
+    def status_reader(self) -> StatusReader:
+        """Return another one, whose rates are over its own looks."""
+        return StatusReader(self.engine, self.sinks, self._feed)
 
     def dead_threads(self) -> list[str]:
         """Return the threads that a programming fault has ended."""
@@ -62,6 +68,13 @@ class EngineThreads:
         self._thread.join(feed_s)
         for sink in self.sinks:
             sink.close(max(deadline - time.monotonic(), 0))
+
+
+def feed_of(config: EngineConfig) -> Enter:
+    """Return what makes a connection in the protocol of the configuration."""
+    if config.protocol == "live":
+        return live_feed(Login(config.key, config.dataset, config.symbols))
+    return raw_feed(config.framing)
 
 
 def warm_up(config: EngineConfig) -> None:

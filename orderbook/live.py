@@ -54,7 +54,7 @@ class EngineStatus(TypedDict):
     symbols: dict[str, dict[str, str]]  # symbol -> {"bid", "ask", "ts", "state"} as text
     feed_path: str
     feed_size_bytes: int
-    degraded: dict[str, str]  # sink -> why
+    degraded: dict[str, str]  # a sink, the results or the feed -> why
     ts: str
 
 

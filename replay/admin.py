@@ -1,23 +1,26 @@
 """Datasets, replays and keys in the admin: facts to read, and the few verbs that belong here. Floor 4."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from pydantic import ValidationError
 
 from orderbook.book.timestamp import format_ns
 from orderbook.quality.tables import headline, tables
-from replay import control, runs
+from replay import control, runs, schedule
 from replay.auth import CONTROL_PERMISSION
+from replay.bodies import StartBody, pace_of_text
 from replay.keys import SCOPES, create_key
-from replay.models import ApiKey, Dataset, Replay
+from replay.models import ApiKey, Dataset, FeedLease, Replay, ScheduledReplay
 
 if TYPE_CHECKING:  # the stubs are generic, the classes are not
     ModelAdmin = admin.ModelAdmin[Any]
-    ModelForm = forms.ModelForm[ApiKey]
+    ModelForm = forms.ModelForm[Any]
 else:
     ModelAdmin, ModelForm = admin.ModelAdmin, forms.ModelForm
 
@@ -106,7 +109,10 @@ class DatasetAdmin(ReadOnlyAdmin):
 
 @admin.register(Replay)
 class ReplayAdmin(ReadOnlyAdmin):
-    list_display = ["id", "dataset", "state", "pace", "position", "event", "requested_by", "created_at", "ended_at"]
+    list_display = [
+        *("id", "dataset", "state", "desired_state", "pace", "position", "event", "published", "requested_by"),
+        *("created_at", "ended_at"),
+    ]
     list_filter = ["state", "dataset", "requested_by", "created_at"]
     list_select_related = ["dataset", "requested_by"]
     search_fields = ["dataset__name", "error"]
@@ -134,6 +140,74 @@ class ReplayAdmin(ReadOnlyAdmin):
 
     def has_control_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm(CONTROL_PERMISSION))
+
+
+class ScheduledReplayForm(ModelForm):
+    """What the schedule takes over REST, without the places: a whole file, or a loop over it."""
+
+    pace = forms.CharField(help_text='Records a second, "max", or "10x" as recorded.', initial="1000")
+
+    class Meta:
+        model = ScheduledReplay
+        fields = ["dataset", "start_at", "pace", "skip_idle_s", "loop", "max_msgs"]
+
+    def clean(self) -> dict[str, Any]:
+        """Check it as REST does."""
+        found: dict[str, Any] = super().clean() or {}
+        if not self.errors:
+            try:
+                found["asked"] = _start_of(found)
+                control.scheduled_request(found["asked"], found["start_at"], requested_by=None)
+            except ValidationError as error:
+                fault = error.errors()[0]
+                raise forms.ValidationError(f"{fault['loc'][0]}: {fault['msg']}") from error
+            except (ValueError, control.ControlError) as error:
+                raise forms.ValidationError(str(error)) from error
+        return found
+
+
+def _start_of(found: dict[str, Any]) -> control.Start:
+    """Return what a filled form asks for. Raises ValidationError, ValueError."""
+    return StartBody.model_validate(
+        {
+            "dataset": found["dataset"].pk,
+            "pace": pace_of_text(found["pace"]),
+            "skip_idle_s": found["skip_idle_s"],
+            "loop": found["loop"],
+            "max_msgs": found["max_msgs"],
+        }
+    ).asked()
+
+
+@admin.register(ScheduledReplay)
+class ScheduledReplayAdmin(ModelAdmin):
+    form = ScheduledReplayForm
+    list_display = ["start_at", "dataset", "state", "pace", "loop", "replay", "requested_by", "error"]
+    list_filter = ["state", "dataset", "requested_by"]
+    list_select_related = ["dataset", "requested_by", "replay__dataset"]
+    actions = ["cancel"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.has_perm(CONTROL_PERMISSION))
+
+    def has_change_permission(self, request: HttpRequest, obj: ScheduledReplay | None = None) -> bool:
+        return False  # cancel it and make another
+
+    def save_model(self, request: HttpRequest, obj: ScheduledReplay, form: Any, change: bool) -> None:
+        made = control.schedule(form.cleaned_data["asked"], obj.start_at, cast(User, request.user))
+        obj.pk = made.pk
+
+    @admin.action(description="Cancel the selected, as far as they wait", permissions=["add"])
+    def cancel(self, request: HttpRequest, chosen: "QuerySet[ScheduledReplay]") -> None:
+        self.message_user(request, f"{schedule.cancel(chosen)} cancelled.")
+
+
+@admin.register(FeedLease)
+class FeedLeaseAdmin(ReadOnlyAdmin):
+    list_display = ["feed", "owner", "generation", "taken_at", "expires_at"]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # it would let two streamers publish one feed
 
 
 class ApiKeyForm(ModelForm):

@@ -1,118 +1,146 @@
-"""The verbs of replay control, as pages and REST call them: start, stop, pace, status. Floor 3.
+"""The verbs of replay control, as pages, REST and commands call them. Floor 3.
 
-A command goes through a short Celery task to the streamer and comes back with the streamer's true state. The wait
-for a task happens on a few threads of our own: Celery keeps Redis connections for each thread that waits, and
-under ASGI every request has a new one. A command has one deadline, from the moment it was asked for: what was not
-begun by then, here or on a worker, never is.
+A command goes through a short Celery task to the streamer and comes back with the streamer's true state. ``once`` names
+a request: asked again with the same name it is not carried out again.
 """
 
-import contextlib
-import threading
-import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from datetime import timedelta
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NotRequired, TypedDict, TypeVar
+from typing import NotRequired, TypedDict, cast
 
-from celery.exceptions import TaskRevokedError
-from celery.exceptions import TimeoutError as TaskTimeoutError
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.utils import timezone
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from orderbook.book.timestamp import format_ns
-from replay import report_queue, tasks
-from replay.models import Dataset
-from replay.streamer.messages import Pace, ReplayState, StreamerStatus
+from replay import dispatch, report_queue, tasks
+from replay import schedule as schedule_rows
+from replay.dispatch import ControlError, ControlUnreachable
+from replay.models import Dataset, ScheduledReplay
+from replay.runs import RunRequest
+from replay.streamer.messages import FixedPlace, Pace, PaceArgs, Place, RecordsPerSecond, StepUnit, StreamerStatus
 from replay.streamer.remote import StreamerUnreachable
 
-ANSWER_WITHIN_S: Final = 5.0
-MAX_WAITING: Final = 64
-_SLACK_S: Final = 1.0  # for a waiter to say itself what it waited for
-
-_WAITERS: Final = ThreadPoolExecutor(max_workers=8, thread_name_prefix="control")
-_PLACES: Final = threading.BoundedSemaphore(MAX_WAITING)
-_Result = TypeVar("_Result")
+__all__ = ["ControlError", "ControlUnreachable"]  # what the verbs raise
 
 
-class ControlError(Exception):
-    """The request cannot be carried out; ``status`` is the HTTP status that says so."""
+class Position(TypedDict):
+    """Where a replay is; event is None while the file has no index, ts before the first record."""
 
-    def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class ControlUnreachable(Exception):
-    """The worker or the streamer did not answer."""
+    record: int
+    records: int
+    event: int | None
+    fraction: float
+    ts: str | None
 
 
-class StartAnswer(TypedDict):
-    """What start, stop and pace answer; rate is None where the pace is not a constant rate."""
+class VerbAnswer(TypedDict):
+    """What every verb answers; rate is None where the pace is not a constant rate."""
 
     state: str
     rate: int | None
     pace: Pace | None
     dataset: str
+    position: Position
     upstream: StreamerStatus
     note: NotRequired[str]
 
 
-class Position(TypedDict):
-    """Where a replay is."""
-
-    record: int
-    records: int
-    fraction: float
-    ts: str | None
-
-
 class StatusAnswer(TypedDict):
-    """What status answers; state is RUNNING where the inside says REPLAYING."""
+    """What status answers."""
 
     state: str
     pid: int
     rate: int | None
     pace: Pace | None
+    skip_idle_s: float | None
     achieved_records_per_s: int
     dataset: str
     position: Position
     clients: int
+    lag_records: int
     error: str
     upstream: StreamerStatus
 
 
-def start(
-    dataset_name: str | None, pace: Pace | None, requested_by: User | None, loop: bool | None = None, max_msgs: int = -1
-) -> StartAnswer:
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What is to be replayed and how; None = the default dataset, STREAMER_RATE, STREAMER_LOOP, the whole file."""
+
+    dataset: str | None = None
+    pace: Pace | None = None
+    skip_idle_s: float | None = None
+    loop: bool | None = None
+    max_msgs: int = -1
+    window_from: FixedPlace | None = None
+    window_to: FixedPlace | None = None
+
+
+def run_request(asked: Start, requested_by: User | None, request_id: str | None) -> RunRequest:
+    """Fill in the defaults. Raises ControlError where there is no such dataset, or none that is ready."""
+    return {
+        "dataset_id": find_dataset(asked.dataset).pk,
+        "pace": asked.pace or {"records_per_s": settings.STREAMER_RATE},
+        "skip_idle_s": asked.skip_idle_s,
+        "loop": settings.STREAMER_LOOP if asked.loop is None else asked.loop,
+        "max_msgs": asked.max_msgs,
+        "window_from": asked.window_from,
+        "window_to": asked.window_to,
+        "user_id": requested_by.pk if requested_by else None,
+        "request_id": request_id,
+    }
+
+
+def start(asked: Start, requested_by: User | None, once: str | None = None) -> VerbAnswer:
     """Start a replay, or join the one that runs (``note`` says so). Safe to call by many at once.
 
-    Takes the default dataset, STREAMER_RATE and STREAMER_LOOP where None is given. Raises ControlError,
-    ControlUnreachable.
+    Raises ControlError, ControlUnreachable, as all verbs do.
     """
-    dataset = find_dataset(dataset_name)
-    request: tasks.StartRequest = {
-        "dataset_id": dataset.pk,
-        "pace": pace or {"records_per_s": settings.STREAMER_RATE},
-        "loop": settings.STREAMER_LOOP if loop is None else loop,
-        "max_msgs": max_msgs,
-        "user_id": requested_by.pk if requested_by else None,
-    }
-    return _start_answer(_through_worker(tasks.start_replay, request))
+    return _answer(dispatch.through_worker(tasks.start_replay, run_request(asked, requested_by, once)))
 
 
-def stop() -> StartAnswer:
-    """Stop the replay that runs; nothing happens when none does. Raises ControlUnreachable."""
-    return _start_answer(_through_worker(tasks.stop_replay))
+def pause(once: str | None = None) -> VerbAnswer:
+    """Hold the replay where it is."""
+    return _answer(dispatch.through_worker(tasks.pause_replay, once))
 
 
-def change_pace(pace: Pace) -> StartAnswer:
-    """Change the pace in flight. Raises ControlError when no replay runs, ControlUnreachable."""
-    return _start_answer(_through_worker(tasks.change_pace, pace))
+def resume(once: str | None = None) -> VerbAnswer:
+    """Go on from where it was paused."""
+    return _answer(dispatch.through_worker(tasks.resume_replay, once))
+
+
+def stop(once: str | None = None) -> VerbAnswer:
+    """Stop the replay; nothing happens when none runs."""
+    return _answer(dispatch.through_worker(tasks.stop_replay, once))
+
+
+def change_pace(args: PaceArgs, once: str | None = None) -> VerbAnswer:
+    """Change the pace in flight."""
+    return _answer(dispatch.through_worker(tasks.change_pace, args, once))
+
+
+def seek(to: Place, once: str | None = None) -> VerbAnswer:
+    """Go to a place of the file; what ran runs on from there."""
+    return _answer(dispatch.through_worker(tasks.seek_replay, to, once))
+
+
+def step(unit: StepUnit, by: int, once: str | None = None) -> VerbAnswer:
+    """Go so many units on, or back, and hold there."""
+    return _answer(dispatch.through_worker(tasks.step_replay, unit, by, once))
+
+
+def schedule(asked: Start, at: datetime, requested_by: User) -> ScheduledReplay:
+    """Have a replay start at a time. Raises ControlError; see scheduled_request."""
+    return schedule_rows.add(scheduled_request(asked, at, requested_by), at)
+
+
+def scheduled_request(asked: Start, at: datetime, requested_by: User | None) -> RunRequest:
+    """Return what will be asked. Raises ControlError where its time is over, or there is no such dataset."""
+    if at <= timezone.now():
+        raise ControlError(f"at: expected a time to come, found {at:%Y-%m-%dT%H:%M:%SZ}.")
+    return run_request(asked, requested_by, None)
 
 
 def status() -> StatusAnswer:
@@ -126,22 +154,17 @@ def status() -> StatusAnswer:
         raise ControlUnreachable(str(error)) from error
     if upstream is None:
         raise ControlUnreachable("the streamer is silent")
-    records, record, ts_event = upstream["records"], upstream["position"], int(upstream["ts_event"])
-    state = upstream["state"]
     return {
-        "state": "RUNNING" if state == ReplayState.REPLAYING else state,
+        "state": upstream["state"],
         "pid": upstream["pid"],
         "rate": _rate(upstream["pace"]),
         "pace": upstream["pace"],
+        "skip_idle_s": upstream["skip_idle_s"],
         "achieved_records_per_s": upstream["achieved_records_per_s"],
         "dataset": upstream["dataset"],
-        "position": {
-            "record": record,
-            "records": records,
-            "fraction": round(record / records, 6) if records else 0.0,
-            "ts": format_ns(ts_event) if ts_event else None,
-        },
+        "position": _position(upstream),
         "clients": upstream["clients"],
+        "lag_records": upstream["lag_records"],
         "error": upstream["error"],
         "upstream": upstream,
     }
@@ -149,7 +172,7 @@ def status() -> StatusAnswer:
 
 def rescan(dataset_ids: list[int]) -> None:
     """Have a worker read these files again; does not wait for it. Raises ControlUnreachable."""
-    _send(lambda: tasks.rescan_datasets.apply_async((dataset_ids,), retry=False))
+    dispatch.send(lambda: tasks.rescan_datasets.apply_async((dataset_ids,), retry=False))
 
 
 def verify(datasets: Iterable[Dataset]) -> int:
@@ -158,14 +181,7 @@ def verify(datasets: Iterable[Dataset]) -> int:
     Returns of how many: not of those whose report waits or is being made already.
     """
     contents = [(dataset.pk, dataset.sha256) for dataset in datasets]
-    return sum(_send(lambda: [report_queue.ask(*content, anew=True) for content in contents]))
-
-
-def _send(send: Callable[[], _Result]) -> _Result:
-    try:
-        return _on_waiter(send)
-    except (OperationalError, RedisError, FutureTimeoutError) as error:
-        raise ControlUnreachable(f"Redis does not answer: {error}") from error
+    return sum(dispatch.send(lambda: [report_queue.ask(*content, anew=True) for content in contents]))
 
 
 def pace_of(rate: int | None, pace: Pace | None) -> Pace | None:
@@ -218,57 +234,13 @@ def _ready(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def _through_worker(task: Any, *args: Any) -> StreamerStatus:
-    """Run a task on a worker and return the streamer's status. Raises ControlError, ControlUnreachable."""
-    give_up_at = time.monotonic() + ANSWER_WITHIN_S
-    try:
-        outcome = _on_waiter(lambda: _run(task, args, give_up_at))
-    except (TaskTimeoutError, TaskRevokedError, FutureTimeoutError) as error:
-        raise ControlUnreachable(f"no Celery worker answered within {ANSWER_WITHIN_S:g} s") from error
-    except (OperationalError, RedisError) as error:
-        raise ControlUnreachable(f"Redis does not answer: {error}") from error
-    if "unreachable" in outcome:
-        raise ControlUnreachable(outcome["unreachable"])
-    if "refused" in outcome:
-        raise ControlError(outcome["refused"])
-    return outcome["status"]
-
-
-def _on_waiter(work: Callable[[], _Result]) -> _Result:
-    """Do this on a waiter's thread; what still queues when our patience ends is never done.
-
-    Raises ControlUnreachable when too many wait already, FutureTimeoutError, and what the work raises.
-    """
-    if not _PLACES.acquire(blocking=False):
-        raise ControlUnreachable(f"{MAX_WAITING} commands are waiting for an answer already")
-    waiting = _WAITERS.submit(work)
-    waiting.add_done_callback(lambda _: _PLACES.release())
-    try:
-        return waiting.result(timeout=ANSWER_WITHIN_S + _SLACK_S)
-    finally:
-        waiting.cancel()
-
-
-def _run(task: Any, args: tuple[Any, ...], give_up_at: float) -> tasks.Outcome:
-    patience_s = give_up_at - time.monotonic()
-    if patience_s <= 0:
-        raise TaskTimeoutError
-    # The moment itself, and not how long until then: sending the task may take its time as well.
-    result = task.apply_async(args, expires=timezone.now() + timedelta(seconds=patience_s), retry=False)
-    try:
-        outcome: tasks.Outcome = result.get(timeout=max(give_up_at - time.monotonic(), 0.01))  # 0 is for ever
-        return outcome
-    finally:
-        with contextlib.suppress(OperationalError, RedisError):  # an answer is read once: leave nothing behind
-            result.forget()
-
-
-def _start_answer(upstream: StreamerStatus) -> StartAnswer:
-    answer: StartAnswer = {
+def _answer(upstream: StreamerStatus) -> VerbAnswer:
+    answer: VerbAnswer = {
         "state": upstream["state"],
         "rate": _rate(upstream["pace"]),
         "pace": upstream["pace"],
         "dataset": upstream["dataset"],
+        "position": _position(upstream),
         "upstream": upstream,
     }
     if "note" in upstream:
@@ -276,5 +248,16 @@ def _start_answer(upstream: StreamerStatus) -> StartAnswer:
     return answer
 
 
+def _position(upstream: StreamerStatus) -> Position:
+    record, records, ts_event = upstream["position"], upstream["records"], int(upstream["ts_event"])
+    return {
+        "record": record,
+        "records": records,
+        "event": upstream["event"],
+        "fraction": round(record / records, 6) if records else 0.0,
+        "ts": format_ns(ts_event) if ts_event else None,
+    }
+
+
 def _rate(pace: Pace | None) -> int | None:
-    return pace["records_per_s"] if isinstance(pace, dict) else None
+    return cast(RecordsPerSecond, pace)["records_per_s"] if isinstance(pace, dict) and "records_per_s" in pace else None

@@ -6,19 +6,21 @@ encryption key is derived from SECRET_KEY; keys written under a SECRET_KEY_FALLB
 
 import base64
 import hmac
+import logging
 import secrets
 import string
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db.models import Q
+from django.db import InterfaceError, OperationalError, connection
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from replay.feed.cram import KEY_LENGTH, PREFIX, bucket_of, is_key
@@ -26,6 +28,9 @@ from replay.models import ApiKey
 
 SCOPES: Final = ("read", "feed", "control")
 LAST_USED_STEP: Final = timedelta(minutes=1)
+logger = logging.getLogger(__name__)
+
+_Found = TypeVar("_Found")
 _ALPHABET: Final = string.ascii_letters + string.digits
 
 
@@ -46,7 +51,9 @@ def create_key(owner: User, name: str, scopes: Iterable[str], expires_at: dateti
     asked = set(scopes)
     if not asked or not asked <= set(SCOPES):
         raise KeyFormError(f"Expected scopes out of {', '.join(SCOPES)}, found: {', '.join(sorted(asked)) or 'none'}.")
-    text = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(KEY_LENGTH - len(PREFIX)))
+    text = _new_text()
+    while bucket_of(text) == bucket_of(feed_key()):  # that one is looked up without the database
+        text = _new_text()
     row = ApiKey.objects.create(
         owner=owner,
         name=name,
@@ -66,17 +73,61 @@ def find_key(text: str) -> ApiKey | None:
     if not is_key(text):
         return None
     now = timezone.now()
-    usable = ApiKey.objects.filter(
-        Q(expires_at=None) | Q(expires_at__gt=now),
-        bucket_id=bucket_of(text),
-        revoked_at=None,
-        owner__is_active=True,
-    )
-    for key in usable.select_related("owner"):
+    for key in _usable(bucket_of(text), now):
         if hmac.compare_digest(secret_of(key), text):
             _note_use(key, now)
             return key
     return None
+
+
+def secrets_of(bucket_id: str, scope: str = "feed") -> list[str]:
+    """Return the texts of the usable keys with these last characters and this scope, for challenge-response.
+
+    Our own engine's comes from no database. Where PostgreSQL is away no other is known, and the log says so.
+    """
+    ours = feed_key()
+    if bucket_of(ours) == bucket_id and scope == "feed":
+        return [ours]  # no other has its bucket: see create_key
+    return _when_there(lambda: _secrets(bucket_id, scope), [])
+
+
+def is_usable(text: str, scope: str = "feed") -> bool:
+    """Say whether a key that has opened something still may: not revoked, not expired, its owner still active.
+
+    True where PostgreSQL is away: whoever is in stays in.
+    """
+    if hmac.compare_digest(text.encode(), feed_key().encode()):
+        return True
+    return _when_there(lambda: text in _secrets(bucket_of(text), scope), True)
+
+
+def note_login(text: str) -> None:
+    """Note that a key has opened something, at most once a minute; where PostgreSQL is away it is not noted."""
+    if text != feed_key():
+        _when_there(lambda: find_key(text), None)
+
+
+def _secrets(bucket_id: str, scope: str) -> list[str]:
+    keys = (key for key in _usable(bucket_id, timezone.now()) if scope in key.scopes)
+    return [secret for key in keys if (secret := secret_of(key))]
+
+
+def _usable(bucket_id: str, now: datetime) -> "QuerySet[ApiKey]":
+    return ApiKey.objects.filter(
+        Q(expires_at=None) | Q(expires_at__gt=now), bucket_id=bucket_id, revoked_at=None, owner__is_active=True
+    ).select_related("owner")
+
+
+def _when_there(ask: Callable[[], _Found], otherwise: _Found) -> _Found:
+    """Ask PostgreSQL on a thread that does other things as well: it keeps no connection, which would grow old."""
+    try:
+        return ask()
+    except (OperationalError, InterfaceError) as error:
+        logger.warning("PostgreSQL is away, keys are not looked up: %s", str(error).strip())
+        return otherwise
+    finally:
+        if not connection.in_atomic_block:
+            connection.close()
 
 
 def secret_of(key: ApiKey) -> str:
@@ -85,6 +136,20 @@ def secret_of(key: ApiKey) -> str:
         return _cipher().decrypt(bytes(key.secret)).decode()
     except InvalidToken:  # written under a SECRET_KEY that is gone: such a key opens nothing
         return ""
+
+
+def feed_key() -> str:
+    """Return the key of our own engine, which every process with this SECRET_KEY knows; it is kept nowhere."""
+    number = int.from_bytes(_derive(settings.SECRET_KEY, b"batonic feed key"), "big")
+    characters = []
+    for _ in range(KEY_LENGTH - len(PREFIX)):
+        number, digit = divmod(number, len(_ALPHABET))
+        characters.append(_ALPHABET[digit])
+    return PREFIX + "".join(characters)
+
+
+def _new_text() -> str:
+    return PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(KEY_LENGTH - len(PREFIX)))
 
 
 def _note_use(key: ApiKey, now: datetime) -> None:
@@ -100,8 +165,10 @@ def _cipher() -> MultiFernet:
 @lru_cache(maxsize=8)
 def _cipher_of(site_secrets: tuple[str, ...]) -> MultiFernet:
     """Encrypt with the first site secret, decrypt with any."""
-    return MultiFernet([Fernet(base64.urlsafe_b64encode(_derive(secret))) for secret in site_secrets])
+    return MultiFernet(
+        [Fernet(base64.urlsafe_b64encode(_derive(secret, b"batonic api keys"))) for secret in site_secrets]
+    )
 
 
-def _derive(site_secret: str) -> bytes:
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"batonic api keys").derive(site_secret.encode())
+def _derive(site_secret: str, purpose: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(site_secret.encode())

@@ -1,4 +1,4 @@
-"""What is replayed, by whom, and the keys that open the feed: Dataset, Replay, ApiKey. Floor 2."""
+"""What is replayed, by whom and when, who publishes it, and the keys that open the feed. Floor 2."""
 
 from typing import cast
 
@@ -80,22 +80,37 @@ class Dataset(models.Model):
 
 
 class Replay(models.Model):
-    """One publication of a dataset: what was asked for, and what the streamer last said of it.
+    """One publication of a dataset: what is wanted of it, and what the streamer last said of it.
 
     At most one row of a feed is active; the constraint makes two starts at the same instant one replay.
-    ``generation`` is the fence: a write that carries an older one changes nothing.
+    ``generation`` is the fence: a write that carries an older one changes nothing. ``desired_state`` is written
+    before the streamer is asked, so that a worker that dies in between leaves behind what was wanted.
     """
+
+    class Desired(models.TextChoices):
+        REPLAYING = ReplayState.REPLAYING.value
+        PAUSED = ReplayState.PAUSED.value
+        STOPPED = ReplayState.STOPPED.value
 
     feed = models.CharField(max_length=40, default="main")
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="replays")
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+    request_id = models.CharField(
+        max_length=60, null=True, editable=False, help_text="What asked for it: asked twice, made once."
+    )
     state = models.CharField(max_length=10, choices=[(s.value, s.value) for s in ReplayState])
+    desired_state = models.CharField(max_length=10, choices=Desired, default=Desired.REPLAYING)
     generation = models.IntegerField(default=1)
-    pace = models.JSONField(help_text='{"records_per_s": N} or "max".')
+    pace = models.JSONField(help_text='{"records_per_s": N}, {"market_time": X} or "max".')
+    skip_idle_s = models.FloatField(null=True, help_text="Market time without records that is longer is passed over.")
     loop = models.BooleanField(default=False)
     max_msgs = models.BigIntegerField(default=-1, help_text="Stop after so many records; -1 = all.")
-    position = models.BigIntegerField(default=0, help_text="Records published.")
+    window_from = models.JSONField(null=True, help_text="Where each round begins; null = the first record.")
+    window_to = models.JSONField(null=True, help_text="Where each round ends; null = the last record.")
+    position = models.BigIntegerField(null=True, help_text="In the file; null until the streamer has begun.")
     position_ts_event = models.BigIntegerField(null=True)
+    published = models.BigIntegerField(default=0, help_text="Records published, over all rounds and jumps.")
+    loops = models.BigIntegerField(default=0, help_text="Rounds completed.")
     error = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     heartbeat_at = models.DateTimeField(null=True)
@@ -109,11 +124,77 @@ class Replay(models.Model):
                 condition=models.Q(state__in=[s.value for s in ACTIVE_STATES]),
                 name="one_active_replay_per_feed",
             ),
+            models.UniqueConstraint(fields=["request_id"], name="one_replay_per_request"),
         ]
         permissions = [("control_replay", "Can start and stop replays")]
 
     def __str__(self) -> str:
         return f"#{self.pk} {self.dataset.name} {self.state}"
+
+
+class FeedLease(models.Model):
+    """Which streamer publishes a feed, and until when; one row a feed. Its times are those of the database."""
+
+    feed = models.CharField(max_length=40, primary_key=True)
+    owner = models.CharField(max_length=200, help_text="host:process id:a name that no other process has.")
+    generation = models.BigIntegerField(default=0, help_text="How often the feed has changed hands.")
+    taken_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.feed}: {self.owner}"
+
+
+class ScheduledReplay(models.Model):
+    """A start that waits for its time."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting"
+        STARTED = "started"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="scheduled")
+    start_at = models.DateTimeField()
+    pace = models.JSONField(help_text='{"records_per_s": N}, {"market_time": X} or "max".')
+    skip_idle_s = models.FloatField(null=True, blank=True)
+    loop = models.BooleanField(default=False)
+    max_msgs = models.BigIntegerField(default=-1, help_text="Stop after so many records; -1 = all.")
+    window_from = models.JSONField(null=True, blank=True)
+    window_to = models.JSONField(null=True, blank=True)
+    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+    state = models.CharField(max_length=10, choices=State, default=State.WAITING)
+    claimed_at = models.DateTimeField(null=True, editable=False, help_text="When a worker began to start it.")
+    replay = models.ForeignKey(Replay, null=True, editable=False, on_delete=models.SET_NULL)
+    error = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-start_at"]
+        indexes = [
+            models.Index(fields=["start_at"], condition=models.Q(state="waiting"), name="scheduled_waiting"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.dataset.name} at {self.start_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+class IdempotentRequest(models.Model):
+    """A request that carried an Idempotency-Key, and what was answered; the same key again gets the same answer."""
+
+    caller = models.CharField(max_length=40)
+    key = models.CharField(max_length=200)
+    digest = models.CharField(max_length=64, help_text="SHA-256 of what was asked.")
+    claimed_at = models.DateTimeField(null=True, help_text="When somebody began to carry it out; null = nobody does.")
+    status = models.PositiveSmallIntegerField(null=True, help_text="The HTTP status answered; null = none yet.")
+    answer = models.JSONField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["caller", "key"], name="one_request_per_key")]
+
+    def __str__(self) -> str:
+        return f"{self.caller} {self.key}"
 
 
 class ApiKey(models.Model):

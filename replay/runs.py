@@ -5,39 +5,54 @@ replaced, or a task that was late, cannot overwrite what came after it.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final, TypedDict, cast
 
 from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
+from replay.lease import Lease
 from replay.models import Replay
-from replay.streamer.messages import ACTIVE_STATES, ReplayState, StartCommand, StreamerStatus
+from replay.streamer.messages import ACTIVE_STATES, FixedPlace, Pace, ReplayState, StartCommand, StreamerStatus
 
 FEED: Final = "main"
-ONE_ACTIVE: Final = "one_active_replay_per_feed"
-STARTING_FOR_AT_MOST: Final = timedelta(seconds=15)
-"""A row that is STARTING for longer was left behind by a worker that died."""
+STARTING_FOR_AT_MOST: Final = timedelta(seconds=6)
+"""A row that is STARTING for longer was left behind by a worker that died: none waits so long for the streamer."""
+_THERE_IS_ONE: Final = ("one_active_replay_per_feed", "one_replay_per_request")
 
 
-def open_run(dataset_id: int, pace: object, loop: bool, max_msgs: int, user_id: int | None) -> Replay | None:
-    """Insert a row in state STARTING; None when the feed has an active one already."""
+class RunRequest(TypedDict):
+    """What is asked of a replay."""
+
+    dataset_id: int
+    pace: Pace
+    skip_idle_s: float | None
+    loop: bool
+    max_msgs: int
+    window_from: FixedPlace | None
+    window_to: FixedPlace | None
+    user_id: int | None
+    request_id: str | None  # names the request: asked twice, made once
+
+
+def open_run(request: RunRequest) -> Replay | None:
+    """Insert a row in state STARTING; None when the feed has an active one already, or this request made one."""
+    asked = cast(dict[str, Any], request.copy())
+    asked["requested_by_id"] = asked.pop("user_id")
     try:
         with transaction.atomic():
-            return Replay.objects.create(
-                feed=FEED,
-                dataset_id=dataset_id,
-                requested_by_id=user_id,
-                state=ReplayState.STARTING,
-                pace=pace,
-                loop=loop,
-                max_msgs=max_msgs,
-            )
+            return Replay.objects.create(feed=FEED, state=ReplayState.STARTING, **asked)
     except IntegrityError as error:
-        if _violated(error) == ONE_ACTIVE:
+        if _violated(error) in _THERE_IS_ONE:
             return None
         raise  # a dataset or a user that is gone
+
+
+def run_of(request_id: str) -> Replay | None:
+    """Return the row that this request made."""
+    return Replay.objects.filter(request_id=request_id).select_related("dataset").first()
 
 
 def active_run() -> Replay | None:
@@ -49,11 +64,14 @@ def is_left_behind(run: Replay) -> bool:
     return run.state == ReplayState.STARTING and run.created_at < timezone.now() - STARTING_FOR_AT_MOST
 
 
+def is_fresh(run: Replay) -> bool:
+    """Say whether a streamer said something of this run, or claimed it, a moment ago."""
+    return run.heartbeat_at is not None and run.heartbeat_at > timezone.now() - STARTING_FOR_AT_MOST
+
+
 def close_run(run: Replay, state: ReplayState, error: str) -> bool:
     """End a row that no streamer runs, and fence off whoever still does. False when somebody was faster."""
-    changed = Replay.objects.filter(pk=run.pk, generation=run.generation, state__in=ACTIVE_STATES).update(
-        state=state, error=error, generation=F("generation") + 1, ended_at=timezone.now()
-    )
+    changed = _active(run).update(state=state, error=error, generation=F("generation") + 1, ended_at=timezone.now())
     return bool(changed)
 
 
@@ -64,18 +82,47 @@ def fail_run(replay_id: int, generation: int, error: str) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Desire:
+    """What was written for a run, and what was wanted of it before."""
+
+    run: Replay
+    state: Replay.Desired
+
+    def take_back(self) -> None:
+        """Want again what was wanted before, unless somebody wants something else by now."""
+        _active(self.run).filter(desired_state=self.state).update(desired_state=self.run.desired_state)
+
+
+def desire(state: Replay.Desired) -> Desire | None:
+    """Write what is wanted of the active replay, and return how to take it back; None when none is active."""
+    run = active_run()
+    if run is None:
+        return None
+    changed = _active(run).update(desired_state=state)
+    return Desire(run, state) if changed else None
+
+
+def desired_state(replay_id: int, generation: int) -> str | None:
+    """Return what is wanted of a run; None when its row has ended or belongs to another generation."""
+    row = Replay.objects.filter(pk=replay_id, generation=generation, state__in=ACTIVE_STATES)
+    return row.values_list("desired_state", flat=True).first()
+
+
 def claim_run(is_ours: Callable[[int], bool]) -> StartCommand | None:
     """Take over the replay that a dead streamer left behind; None when there is none.
 
     ``is_ours`` is asked after the row was read: a replay of our own is known here before its row says REPLAYING.
-    The next generation begins: the dead one's writes, should it not be dead, change nothing from now on.
+    The next generation begins: the dead one's writes, should it not be dead, change nothing from now on. A replay
+    that was to be stopped is ended here.
     """
     run = active_run()
     if run is None or run.state == ReplayState.STARTING or is_ours(run.pk):
         return None
-    claimed = Replay.objects.filter(pk=run.pk, generation=run.generation, state__in=ACTIVE_STATES).update(
-        generation=F("generation") + 1, heartbeat_at=timezone.now()
-    )
+    if run.desired_state == Replay.Desired.STOPPED:
+        close_run(run, ReplayState.STOPPED, "Stopped while no streamer was running it.")
+        return None
+    claimed = _active(run).update(generation=F("generation") + 1, heartbeat_at=timezone.now())
     if not claimed:
         return None
     run.generation += 1
@@ -90,33 +137,50 @@ def start_command(run: Replay) -> StartCommand:
         "dataset": run.dataset.name,
         "path": run.dataset.path,
         "pace": run.pace,
+        "skip_idle_s": run.skip_idle_s,
         "loop": run.loop,
         "max_msgs": run.max_msgs,
+        "window_from": run.window_from,
+        "window_to": run.window_to,
         "start_record": run.position,
+        "published": run.published,
+        "loops": run.loops,
+        "paused": run.desired_state == Replay.Desired.PAUSED,
     }
 
 
-def record_status(status: StreamerStatus) -> bool:
+def record_status(status: StreamerStatus, lease: Lease | None = None) -> bool:
     """Write what the streamer says into its row. False when the row belongs to another generation, or is gone.
 
-    An ended row stays ended: a late heartbeat does not bring it back.
+    An ended row stays ended: a late heartbeat does not bring it back. With a lease, nothing is written when that
+    was lost.
     """
     if status["replay_id"] is None:
         return False
     row = Replay.objects.filter(pk=status["replay_id"], generation=status["generation"])
+    if lease is not None:
+        row = row.filter(lease.held())
     ended = status["state"] not in ACTIVE_STATES
     now = timezone.now()
     ts_event = int(status["ts_event"])
     changed = row.filter(state__in=ACTIVE_STATES).update(
         state=status["state"],
         pace=status["pace"],
-        position=status["loops"] * status["records"] + status["position"],
+        skip_idle_s=status["skip_idle_s"],
+        position=status["position"],
         position_ts_event=ts_event if 0 < ts_event < 2**63 else None,  # an undefined one is 2^64 - 1
+        published=status["published"],
+        loops=status["loops"],
         error=status["error"],
         heartbeat_at=now,
         ended_at=now if ended else None,
     )
     return bool(changed) or (ended and row.filter(state=status["state"]).exists())
+
+
+def _active(run: Replay) -> "QuerySet[Replay]":
+    """Return the row, as long as it is active and of the generation that was read."""
+    return Replay.objects.filter(pk=run.pk, generation=run.generation, state__in=ACTIVE_STATES)
 
 
 def _violated(error: IntegrityError) -> str | None:

@@ -2,11 +2,13 @@
 
 No task lives as long as a replay: the streamer is a daemon and owns the clock. A task brings one verb to it,
 writes the row, and returns an outcome as plain data: the status, or why there is none.
+
+Work on files takes minutes: of each kind (reading, verifying, indexing) a worker does one at a time, and the others go
+back into the broker. So three threads at most are busy with files, and the rest are there for the verbs.
 """
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -18,31 +20,20 @@ from django.conf import settings
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from replay import report_queue, runs
-from replay.models import Dataset, Replay
-from replay.streamer.messages import ACTIVE_STATES, Pace, ReplayState, StreamerRefused, StreamerStatus
+from replay import driving, idempotency, report_queue, runs, schedule
+from replay.models import Dataset
+from replay.runs import RunRequest
+from replay.streamer.messages import PaceArgs, Place, StepUnit, StreamerRefused, StreamerStatus
 from replay.streamer.remote import StreamerRemote, StreamerUnreachable
 
 task: Callable[[Callable[..., Any]], Any] = shared_task  # Celery has no types
-ALREADY_RUNNING: Final = "already running"
-_START_WITHIN_S: Final = 3.5  # the streamer opens the file before it answers
-_OTHER_START_WITHIN_S: Final = 4.0
-_OTHER_START_POLL_S: Final = 0.05
 _VERIFY_AGAIN_S: Final = 5  # when another file is being verified
+_RESCAN_AGAIN_S: Final = 2  # when other files are being read
 _INDEX_AGAIN_S: Final = 2  # when another file is being indexed
 
+_reading = threading.Lock()
 _indexing = threading.Lock()
 _stopping = threading.Event()
-
-
-class StartRequest(TypedDict):
-    """What is asked of the start task."""
-
-    dataset_id: int
-    pace: Pace
-    loop: bool
-    max_msgs: int
-    user_id: int | None
 
 
 class Outcome(TypedDict, total=False):
@@ -54,32 +45,77 @@ class Outcome(TypedDict, total=False):
 
 
 @task
-def start_replay(request: StartRequest) -> Outcome:
+def start_replay(request: RunRequest) -> Outcome:
     """Start a replay, or report the one that runs; of two at the same instant the database lets one through."""
-    return _outcome(lambda: start(request, streamer_remote()))
+    return _outcome(lambda: driving.start(request, streamer_remote()))
 
 
 @task
-def stop_replay() -> Outcome:
+def pause_replay(once: str | None = None) -> Outcome:
+    """Hold what runs."""
+    return _outcome(lambda: driving.pause(streamer_remote(), once))
+
+
+@task
+def resume_replay(once: str | None = None) -> Outcome:
+    """Let go on what is paused."""
+    return _outcome(lambda: driving.resume(streamer_remote(), once))
+
+
+@task
+def stop_replay(once: str | None = None) -> Outcome:
     """Stop what runs; harmless when nothing does."""
-    return _outcome(lambda: stop(streamer_remote()))
+    return _outcome(lambda: driving.stop(streamer_remote(), once))
 
 
 @task
-def change_pace(pace: Pace) -> Outcome:
+def change_pace(args: PaceArgs, once: str | None = None) -> Outcome:
     """Change the pace of what runs."""
-    return _outcome(lambda: streamer_remote().call("pace", {"pace": pace}))
+    return _outcome(lambda: driving.change_pace(args, streamer_remote(), once))
 
 
 @task
+def seek_replay(to: Place, once: str | None = None) -> Outcome:
+    """Go to a place."""
+    return _outcome(lambda: driving.seek(to, streamer_remote(), once))
+
+
+@task
+def step_replay(unit: StepUnit, by: int, once: str | None = None) -> Outcome:
+    """Go so many units on, or back."""
+    return _outcome(lambda: driving.step(unit, by, streamer_remote(), once))
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]
+def start_scheduled() -> None:
+    """Start what is due; the clock asks for it each second."""
+    schedule.tick()
+    with contextlib.suppress(StreamerUnreachable):  # then it is tried again a second later
+        schedule.start_due(streamer_remote())
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]
+def forget_old_answers() -> None:
+    """Delete the answers to requests that nobody will send again."""
+    idempotency.forget_old()
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]
 def rescan_datasets(dataset_ids: list[int]) -> None:
-    """Register these files anew; what is wrong with one ends up in its row."""
+    """Register these files anew; what is wrong with one ends up in its row. One request at a time."""
     # here, because reading files needs numba, and web processes load this module to send tasks
     from replay.datasets import register, request_missing
 
-    for dataset in Dataset.objects.defer("quality").filter(pk__in=dataset_ids):
-        register(Path(dataset.path))
-    request_missing()
+    if not _reading.acquire(blocking=False):
+        with contextlib.suppress(OperationalError, RedisError):  # then it is asked for again by whoever looks
+            rescan_datasets.apply_async((dataset_ids,), countdown=_RESCAN_AGAIN_S, retry=False)
+        return
+    try:
+        for dataset in Dataset.objects.defer("quality").filter(pk__in=dataset_ids):
+            register(Path(dataset.path))
+        request_missing()
+    finally:
+        _reading.release()
 
 
 class Stopping(Exception):
@@ -160,69 +196,6 @@ def _give_up(**_: object) -> None:
 def streamer_remote() -> StreamerRemote:
     """Return this process's connection to the streamer."""
     return StreamerRemote(settings.REDIS_URL, runs.FEED)
-
-
-def start(request: StartRequest, remote: StreamerRemote) -> StreamerStatus:
-    """Open a row and have the streamer run it; see start_replay. Raises what the remote raises."""
-    give_up_at = time.monotonic() + _OTHER_START_WITHIN_S
-    while time.monotonic() < give_up_at:
-        run = runs.open_run(**request)
-        if run is not None:
-            return _start_run(run, remote)
-        running = _join_active_run(remote)
-        if running is not None:
-            return running
-        time.sleep(_OTHER_START_POLL_S)
-    raise StreamerUnreachable("another start is under way and did not finish")
-
-
-def stop(remote: StreamerRemote) -> StreamerStatus:
-    """Stop the streamer and end the row, also one that no streamer runs. Raises what the remote raises."""
-    status = remote.call("stop")
-    if status["replay_id"] is not None:
-        runs.record_status(status)
-    run = runs.active_run()
-    if run is not None and run.state != ReplayState.STARTING:
-        runs.close_run(run, ReplayState.STOPPED, "Stopped; the streamer was not running it any more.")
-    return status
-
-
-def _start_run(run: Replay, remote: StreamerRemote) -> StreamerStatus:
-    try:
-        status = remote.call("start", runs.start_command(run), timeout_s=_START_WITHIN_S)
-    except (StreamerUnreachable, StreamerRefused) as error:
-        runs.close_run(run, ReplayState.FAILED, str(error))
-        raise
-    if status["replay_id"] == run.pk:
-        runs.record_status(status)
-    else:
-        runs.close_run(run, ReplayState.FAILED, f"The streamer was already running replay #{status['replay_id']}.")
-    return status
-
-
-def _join_active_run(remote: StreamerRemote) -> StreamerStatus | None:
-    """Return the status of the replay that runs; None when the caller should try again.
-
-    1. Another start is under way: its worker will answer, or has died and left the row behind.
-    2. The streamer runs it: that is the answer.
-    3. The streamer does not: it has ended, or was lost, and the row is closed.
-    """
-    run = runs.active_run()
-    if run is None:
-        return None
-    if run.state == ReplayState.STARTING:
-        if runs.is_left_behind(run):
-            runs.close_run(run, ReplayState.FAILED, "The start was never finished: its worker died.")
-        return None
-    status = remote.call("status")
-    if status["replay_id"] != run.pk:
-        runs.close_run(run, ReplayState.FAILED, "The streamer lost this replay.")
-        return None
-    if status["state"] not in ACTIVE_STATES:
-        if not runs.record_status(status):
-            runs.close_run(run, ReplayState(status["state"]), status["error"])
-        return None
-    return {**status, "note": ALREADY_RUNNING}
 
 
 def _outcome(verb: Callable[[], StreamerStatus]) -> Outcome:

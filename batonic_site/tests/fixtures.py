@@ -105,7 +105,7 @@ def child_environment(folder: Path) -> dict[str, str]:
     conninfo = {
         name: parameters[name] for name in ("dbname", "user", "password", "host", "port") if parameters.get(name)
     }
-    feed_port, web_port = str(find_free_port()), str(find_free_port())
+    raw_port, gateway_port, web_port = (str(find_free_port()) for _ in range(3))
     kept = {name: value for name, value in os.environ.items() if name not in _OVERRIDING}
     return kept | {
         "PG_CONNINFO": " ".join(f"{name}='{value}'" for name, value in conninfo.items()),
@@ -113,8 +113,8 @@ def child_environment(folder: Path) -> dict[str, str]:
         "DATA_FOLDER": str(folder),
         "DATA_DIR": str(folder / "data"),
         "SECRET_KEY": django_settings.SECRET_KEY,
-        "STREAMER_TCP_PORT": feed_port,
-        "FEED_PORT": feed_port,
+        "STREAMER_TCP_PORT": raw_port,
+        "GATEWAY_PORT": gateway_port,
         "WEB_PORT": web_port,
         "DJANGO_SETTINGS_MODULE": "batonic_site.settings",
         "PYTHONUNBUFFERED": "1",
@@ -122,8 +122,9 @@ def child_environment(folder: Path) -> dict[str, str]:
 
 
 _OVERRIDING = {
-    "DATABASE_URL", "CSV_PATH", "FEED_HOST", "FEED_PATH", "BENCH_LOG_PATH", "API_PORT", "WS_PORT", "FRONTEND_PORT",
-    "DJANGO_ALLOW_ASYNC_UNSAFE",
+    "DATABASE_URL", "CSV_PATH", "FEED_PATH", "BENCH_LOG_PATH", "API_PORT", "WS_PORT", "FRONTEND_PORT",
+    "GATEWAY_HOST", "FEED_PROTOCOL", "FEED_HOST", "FEED_PORT", "FEED_KEY", "FEED_KEY_FILE", "FEED_DATASET",
+    "FEED_SYMBOLS", "DJANGO_ALLOW_ASYNC_UNSAFE",
 }  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def test_the_example_environment_names_exactly_what_is_read():
         if kind == "choice":
             names = names[:1]  # the second word is the default
         read |= set(names)
-        if kind == "secret":
+        if kind in ("secret", "feed_key"):
             read |= {f"{name}_FILE" for name in names}
     composed = set(re.findall(r"\$\{([A-Z_]+)", (PROJECT / "docker-compose.yml").read_text()))
     named = set(re.findall(r"^#?([A-Z][A-Z_]+)=", (PROJECT / ".env.example").read_text(), re.M))

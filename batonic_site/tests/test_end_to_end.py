@@ -5,6 +5,7 @@ What must come out is computed here by the reference book, record by record, and
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -17,15 +18,21 @@ from batonic_site.tests.fixtures import Spawn
 from history.models import Snapshot
 from orderbook.book.mbo import Action, Flags, MboArray, Side
 from orderbook.book.reference import ReferenceBook
-from replay import tasks
+from replay import driving
 from replay.datasets import register
 from replay.feed.sources import open_recording
 from replay.models import Replay
 from replay.streamer.messages import Pace, StreamerStatus
 from replay.streamer.remote import StreamerRemote
+from replay.tests.requests import run_request
 
 SNAPSHOT_EVERY = 1000
-FRAMINGS = ("csv", "dbn")
+FEEDS = {
+    "live": {"FEED_PROTOCOL": "live"},
+    "raw csv": {"FEED_PROTOCOL": "raw", "FEED_FRAMING": "csv"},
+    "raw dbn": {"FEED_PROTOCOL": "raw", "FEED_FRAMING": "dbn"},
+}
+"""How the engine is fed."""
 CRAWL: Pace = {"records_per_s": 10}
 PACES: tuple[Pace, ...] = ({"records_per_s": 10_000}, "max")
 
@@ -56,6 +63,17 @@ def expected_of(records: MboArray, symbol: str) -> Expected:
     return Expected(rows, {"symbol": symbol, **sides})
 
 
+def possible_rows(records: MboArray, symbol: str) -> set[tuple[Any, ...]]:
+    """Return the rows of every event end: what a history may hold, wherever a replay was sent to."""
+    book, rows = ReferenceBook(), set()
+    for i in range(len(records)):
+        book.apply(records[i : i + 1])
+        if book.at_event_end:
+            bid, ask = (best or (None, 0, 0) for best in book.bbo())
+            rows.add((symbol, book.ts_event, book.sequence, *bid, *ask))
+    return rows
+
+
 def stored_rows() -> list[tuple[Any, ...]]:
     """Return the history in time order, as ``expected_of`` makes it."""
     columns = ("best_bid_px", "best_bid_sz", "best_bid_ct", "best_ask_px", "best_ask_sz", "best_ask_ct")
@@ -79,14 +97,20 @@ class Pipeline:
     def __init__(self, spawn: Spawn, env: dict[str, str], folder: Path, wait_for: Callable[..., Any]) -> None:
         self.spawn, self.env, self.folder, self.wait_for = spawn, env, folder, wait_for
         self.remote = StreamerRemote(env["REDIS_URL"])
+        self.connections_used = 0
 
     def start(self) -> None:
         self.spawn("runstreamer", env=self.env, until=self.remote.status)
         self.start_engine()
 
     def start_engine(self) -> None:
-        before = self.status()["clients"]
-        self.engine = self.spawn("runengine", env=self.env, until=lambda: self.status()["clients"] > before)
+        before = self.connections()
+        self.engine = self.spawn("runengine", env=self.env, until=lambda: self.connections() > before)
+
+    def connections(self) -> int:
+        """Return how often an engine has been connected to the feed, and let in."""
+        log = self.folder / "log" / "spawned-runengine.log"
+        return len(re.findall(rb"feed \S+ connected", log.read_bytes())) if log.exists() else 0
 
     def status(self) -> StreamerStatus:
         status = self.remote.status()
@@ -94,13 +118,12 @@ class Pipeline:
         return status
 
     def replay(self, path: Path, pace: Pace) -> None:
-        """Start a replay the way the worker does."""
+        """Start a replay the way the worker does, once the engine has a connection for it."""
+        self.wait_for(lambda: self.connections() > self.connections_used, what="the engine's connection")
+        self.connections_used = self.connections()
         dataset = register(path)
         assert not dataset.error, dataset.error
-        request: tasks.StartRequest = {
-            "dataset_id": dataset.pk, "pace": pace, "loop": False, "max_msgs": -1, "user_id": None
-        }  # fmt: skip
-        assert tasks.start(request, self.remote)["state"] == "REPLAYING"
+        assert driving.start(run_request(dataset, pace), self.remote)["state"] == "REPLAYING"
 
     def benchmark_lines(self, count: int = 1) -> list[dict[str, Any]]:
         path = self.folder / "benchmarks.jsonl"
@@ -121,7 +144,7 @@ def pipeline(
     data_folder: Path,
     wait_for: Callable[..., Any],
 ) -> Pipeline:
-    env = process_env | {"FEED_FRAMING": getattr(request, "param", "dbn"), "SNAPSHOT_EVERY": str(SNAPSHOT_EVERY)}
+    env = process_env | FEEDS[getattr(request, "param", "live")] | {"SNAPSHOT_EVERY": str(SNAPSHOT_EVERY)}
     made = Pipeline(spawn, env, data_folder, wait_for)
     made.start()
     return made
@@ -140,7 +163,7 @@ def session(session_file: Path) -> Expected:
     return expected_of(open_recording(session_file).records, "CLX5")
 
 
-@pytest.mark.parametrize("pipeline", FRAMINGS, indirect=True)
+@pytest.mark.parametrize("pipeline", ["live", "raw csv"], indirect=True)
 def test_a_simulated_session_is_rebuilt_exactly_at_every_pace_and_stored_once(
     pipeline, session_file, session, data_folder
 ):
@@ -157,7 +180,7 @@ def test_a_simulated_session_is_rebuilt_exactly_at_every_pace_and_stored_once(
     assert [line["ts_ns"] for line in feed[: len(session.rows)]] == [str(row[1]) for row in session.rows]
 
 
-@pytest.mark.parametrize("pipeline", FRAMINGS, indirect=True)
+@pytest.mark.parametrize("pipeline", ["live", "raw dbn"], indirect=True)
 def test_the_real_recording_ends_in_the_verified_book(pipeline, real_data_dir, data_folder):
     golden = json.loads((real_data_dir / "CLX5_mbo.golden.json").read_text())
     verified = {
@@ -195,7 +218,9 @@ def test_a_killed_engine_comes_back_to_a_correct_book(pipeline, session_file, se
     assert rows[-1] == session.rows[-1] and len(set(rows)) == len(rows)
 
 
-def test_a_killed_streamer_goes_on_where_it_was(pipeline, session_file, session, data_folder, wait_for):
+def test_a_killed_streamer_ends_no_replay_and_goes_on_where_it_was(
+    pipeline, session_file, session, data_folder, wait_for
+):
     pipeline.replay(session_file, {"records_per_s": 10_000})
     wait_for(lambda: pipeline.status()["position"] > 8_000, 20, "the middle of the replay")
     pipeline.remote.call("pace", {"pace": CRAWL})
@@ -205,9 +230,34 @@ def test_a_killed_streamer_goes_on_where_it_was(pipeline, session_file, session,
     pipeline.spawn(
         "runstreamer", env=pipeline.env, until=lambda: (pipeline.remote.status() or before)["pid"] != before["pid"]
     )
-    wait_for(lambda: pipeline.status()["clients"] == 1, 20, "the engine to be back")
+    wait_for(lambda: pipeline.connections() == 2, 20, "the engine to be back")
+    assert not (data_folder / "benchmarks.jsonl").exists() and not (data_folder / "final_books").exists()
     pipeline.remote.call("pace", {"pace": "max"})
-    wait_for(lambda: pipeline.status()["state"] == "DONE", 30, "the end of the replay")
+    [line] = pipeline.benchmark_lines()
+    assert line["processed"] < 30_000, "the engine began anew with a picture of the middle"
     assert pipeline.status()["replay_id"] == before["replay_id"]
-    wait_for(lambda: (data_folder / "final_books" / "CLX5.json").exists(), 10, "a final book")
-    wait_for(lambda: final_book(data_folder, "CLX5") == session.final_book, 10, "the right final book")
+    assert final_book(data_folder, "CLX5") == session.final_book
+
+
+def test_a_replay_that_is_paused_and_sent_to_other_places_ends_in_the_right_book(
+    pipeline, session_file, session, data_folder, wait_for
+):
+    records = open_recording(session_file).records
+    pipeline.replay(session_file, {"records_per_s": 10_000})
+    wait_for(lambda: pipeline.status()["position"] > 5_000, 20, "the first part")
+    pipeline.remote.call("pause", {})
+    for place in ({"record": 20_000}, {"fraction": 0.0}, {"record": 12_345}):
+        assert pipeline.remote.call("seek", {"to": place})["state"] == "PAUSED"
+    pipeline.remote.call("resume", {})
+    wait_for(lambda: pipeline.status()["position"] > 15_000, 20, "the second part")
+    pipeline.remote.call("seek", {"to": {"record": 9_000}})
+    pipeline.remote.call("seek", {"to": {"record": 25_000}})
+    pipeline.remote.call("pace", {"pace": "max"})
+    assert len(pipeline.benchmark_lines()) == 1
+    assert final_book(data_folder, "CLX5") == session.final_book
+    pipeline.stop_engine()
+    rows = stored_rows()
+    assert rows[-1] == session.rows[-1]
+    assert set(rows) <= possible_rows(records, "CLX5") and len(set(rows)) == len(rows)
+    early = [row for row in session.rows if row[1] < records["ts_event"][5_000]]
+    assert rows[: len(early)] == early, "what was replayed before the first jump is kept as it was"

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from django.core.checks import run_checks
+from django.core.checks import ERROR, run_checks
 from django.core.exceptions import ImproperlyConfigured
 from psycopg.conninfo import conninfo_to_dict
 
@@ -41,6 +41,10 @@ def test_switches_read_the_usual_words(monkeypatch, value, meant):
         ("PUBLIC_READ", "maybe", lambda: env.flag("PUBLIC_READ", default=False), "1 or 0"),
         ("BOOK", "fast", lambda: env.choice("BOOK", "kernel", ("kernel", "reference")), "one of kernel, reference"),
         ("SECRET_KEY_FILE", "/nonexistent", lambda: env.secret("SECRET_KEY"), "a readable file"),
+        ("FEED_DATASET", "TOO.LONG.BY.ONE.", lambda: env.dataset("FEED_DATASET", "X"), "a dataset: 1 to 15 printable"),
+        ("FEED_SYMBOLS", "CLX5,A|B", lambda: env.symbols("FEED_SYMBOLS", "X"), "symbols separated by commas"),
+        ("FEED_SYMBOLS", " , ", lambda: env.symbols("FEED_SYMBOLS", "X"), "symbols separated by commas"),
+        ("FEED_SYMBOLS", "Ä", lambda: env.symbols("FEED_SYMBOLS", "X"), "symbols separated by commas"),
     ],
 )
 def test_a_wrong_value_is_refused_with_name_value_and_what_is_allowed(monkeypatch, name, value, parse, allowed):
@@ -56,9 +60,10 @@ def test_a_wrong_value_is_refused_with_name_value_and_what_is_allowed(monkeypatc
         ("PG_CONNINFO", "hunter2", lambda: env.conninfo("PG_CONNINFO", default=""), "a libpq connection string"),
         ("PG_CONNINFO", "postgresql://u:hunter2@[x/db", lambda: env.conninfo("PG_CONNINFO", default=""), "a libpq"),
         ("REDIS_URL", ":hunter2@localhost:6379", lambda: env.redis_url("REDIS_URL", ""), "a URL that starts with"),
+        ("FEED_KEY", "db-hunter2", lambda: env.feed_key("FEED_KEY"), "a key: 32 characters that start with db-"),
     ],
 )
-def test_a_wrong_connection_string_is_named_and_not_shown(monkeypatch, name, value, parse, allowed):
+def test_a_wrong_secret_is_named_and_not_shown(monkeypatch, name, value, parse, allowed):
     monkeypatch.setenv(name, value)
     with pytest.raises(ImproperlyConfigured) as error:
         parse()
@@ -70,6 +75,17 @@ def test_a_secret_can_come_from_a_file(monkeypatch, tmp_path):
     (tmp_path / "key").write_text("from a file\n")
     monkeypatch.setenv("SECRET_KEY_FILE", str(tmp_path / "key"))
     assert env.secret("SECRET_KEY") == "from a file"
+
+
+def test_symbols_are_parted_by_commas_and_may_hold_spaces(monkeypatch):
+    monkeypatch.setenv("FEED_SYMBOLS", "CLX5, ES Z5,")
+    assert env.symbols("FEED_SYMBOLS", default="ALL_SYMBOLS") == ("CLX5", "ES Z5")
+
+
+def test_the_feeds_key_can_come_from_a_file(monkeypatch, tmp_path):
+    (tmp_path / "key").write_text("db-" + "k" * 29 + "\n")
+    monkeypatch.setenv("FEED_KEY_FILE", str(tmp_path / "key"))
+    assert env.feed_key("FEED_KEY") == "db-" + "k" * 29
 
 
 def manage(tmp_path: Path, *words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -134,6 +150,23 @@ def test_a_database_without_a_password_is_warned_about(settings, monkeypatch):
 def test_another_feed_than_ours_may_have_any_port(settings):
     settings.FEED_HOST, settings.FEED_PORT = "feed.example.com", 9001
     assert "batonic.W004" not in identifiers()
+
+
+@pytest.mark.parametrize(("protocol", "port"), [("live", "GATEWAY_PORT"), ("raw", "STREAMER_TCP_PORT")])
+def test_the_port_of_our_own_feed_follows_the_protocol(tmp_path, protocol, port):
+    asked = "from django.conf import settings; print(settings.FEED_PORT)"
+    run = manage(tmp_path, *("shell", "--no-imports", "-c", asked), FEED_PROTOCOL=protocol, **{port: "12345"})
+    assert run.stdout == "12345\n", run.stderr
+
+
+def test_a_gateway_of_others_needs_a_key(settings):
+    settings.FEED_PROTOCOL, settings.FEED_HOST, settings.FEED_KEY = "live", "glbx-mdp3.example.com", ""
+    [found] = [message for message in run_checks() if message.id == "batonic.E001"]
+    assert found.level >= ERROR and "FEED_KEY" in found.hint
+    settings.FEED_KEY = "db-" + "k" * 29
+    assert "batonic.E001" not in identifiers()
+    settings.FEED_PROTOCOL, settings.FEED_KEY = "raw", ""
+    assert "batonic.E001" not in identifiers()
 
 
 @pytest.mark.parametrize(

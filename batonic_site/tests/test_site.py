@@ -19,6 +19,7 @@ from batonic_site import health as health_module
 from batonic_site import logs
 from batonic_site.asgi import application
 from orderbook.live import ENGINE_STATUS_KEY, EngineStatus
+from replay.schedule import TICK_KEY
 from replay.streamer.messages import STATUS_KEY
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -53,13 +54,14 @@ def test_health_tells_which_part_is_down(admin_client, redis_client, settings, d
     health = admin_client.get("/api/health").json()
     assert health["ok"] is False and health["streamer_control_ok"] is False and health["feed_ok"] is False
     assert health["feed_path"] == str(settings.FEED_PATH) and health["feed_size_bytes"] == 3
-    assert [reason.split(":")[0] for reason in health["reasons"]] == ["streamer", "worker", "engine"]
+    assert [reason.split(":")[0] for reason in health["reasons"]] == ["streamer", "worker", "beat", "engine"]
 
 
 def test_health_is_ok_when_every_part_is(admin_client, redis_client, monkeypatch):
     monkeypatch.setitem(health_module._PROCESSES, "worker", lambda: None)  # replay/tests/test_worker.py has a real one
     redis_client.set(ENGINE_STATUS_KEY, engine_status())
     redis_client.set(STATUS_KEY.format(feed="main"), json.dumps({"state": "IDLE"}))
+    redis_client.set(TICK_KEY, 1)
     health = admin_client.get("/api/health").json()
     assert health["ok"] is True and health["reasons"] == []
 
@@ -69,6 +71,10 @@ def test_health_is_ok_when_every_part_is(admin_client, redis_client, monkeypatch
     [
         ({"state": "connecting"}, "engine: not connected to the feed 127.0.0.1:9000"),
         ({"degraded": {"jsonl": "disk full"}}, "engine: jsonl degraded: disk full"),
+        (
+            {"state": "connecting", "degraded": {"feed": "127.0.0.1:9000 refuses us (wrong key)"}},
+            "engine: feed degraded: 127.0.0.1:9000 refuses us (wrong key)",
+        ),
     ],
 )
 def test_health_tells_what_the_engine_suffers_from(admin_client, redis_client, settings, change, reason):

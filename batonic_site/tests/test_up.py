@@ -46,9 +46,8 @@ class Up:
             except (FileNotFoundError, ProcessLookupError):
                 continue
             if parent == self.process.pid:
-                found[next((word for word in command if word.startswith("run")), Path(command[0]).name)] = int(
-                    folder.name
-                )
+                names = (word for word in command if word.startswith("run") or word in ("worker", "beat"))
+                found[next(names, Path(command[0]).name)] = int(folder.name)
         return found
 
     def stop(self) -> float:
@@ -73,6 +72,7 @@ def environment(tmp_path: Path, free_port: Callable[[], int]) -> dict[str, str]:
         "STREAMER_LOOP": "1",
         "WEB_PORT": str(free_port()),
         "STREAMER_TCP_PORT": str(free_port()),
+        "GATEWAY_PORT": str(free_port()),
     }
 
 
@@ -98,6 +98,7 @@ def test_up_runs_everything_survives_a_crash_and_stops_cleanly(start, environmen
     assert f"Batonic is at http://localhost:{environment['WEB_PORT']}" in block
     password = (tmp_path / "var" / "admin_password").read_text()
     assert re.search(rf"login +admin\n +password +{re.escape(password)} ", block)
+    assert f"127.0.0.1:{environment['GATEWAY_PORT']} (manage.py createapikey makes a key)" in block
     wait_for(
         lambda: re.search(r"CLX5 [\d.]+ x \d+ / [\d.]+ x \d+   [1-9]\d* snapshots stored", up.text),
         20,
@@ -110,7 +111,7 @@ def test_up_runs_everything_survives_a_crash_and_stops_cleanly(start, environmen
     assert second.returncode == 1 and b"already runs on" in second.stderr
 
     before = up.children()
-    assert {"runstreamer", "runengine", "runweb"} <= set(before) and len(before) == 6
+    assert {"runstreamer", "runengine", "runweb", "worker", "beat"} <= set(before) and len(before) == 7
     os.kill(before["runengine"], signal.SIGKILL)
     wait_for(lambda: up.children().get("runengine", before["runengine"]) != before["runengine"], 10, "a new engine")
     assert "engine ended (by SIGKILL); it starts again" in up.text
@@ -136,7 +137,7 @@ def test_a_person_signs_in_starts_a_replay_and_sees_the_market(
     expect(state).to_contain_text("replaying")
     page.get_by_role("button", name="Stop").click()
     expect(state).to_contain_text("stopped")
-    page.get_by_label("Rate").select_option("10000")
+    page.get_by_label("Pace").select_option("10000")
     page.get_by_role("button", name="Start").click()
     expect(state).to_contain_text("replaying")
     expect(page.get_by_test_id("connection")).to_have_text("live")

@@ -21,6 +21,7 @@ from orderbook.book.snapshot import BookSnapshot
 from replay.feed.dbn_metadata import encode_metadata
 
 TICK = SCALE // 100
+KEY = "db-0123456789abcdefghijklmnopqrs"
 START_NS = 1_758_742_200_000_000_000
 SYMBOLS = {7: "CLX5", 8: "ESZ5"}
 
@@ -119,7 +120,8 @@ def pieces(records: MboArray, seed: int) -> Iterable[MboArray]:
 
 def config(folder: Path, **changes: Any) -> EngineConfig:
     values: dict[str, Any] = {
-        "host": "127.0.0.1", "port": 1, "framing": "dbn", "symbol": "CLX5", "book": "kernel", "depth": 10,
+        "host": "127.0.0.1", "port": 1, "protocol": "raw", "framing": "dbn", "key": KEY, "dataset": "BATONIC.REPLAY",
+        "symbols": ("ALL_SYMBOLS",), "symbol": "CLX5", "book": "kernel", "depth": 10,
         "snapshot_every": 100, "max_msgs": -1, "push_ms": 20, "feed_enabled": True,
         "feed_path": folder / "snapshots_feed.jsonl", "bench_log_path": folder / "benchmarks.jsonl",
         "final_book_folder": folder / "final_books", "registered": {}, "pg_conninfo": "", "redis_url": "",

@@ -1,12 +1,14 @@
 """The engine's steps, called without a socket or a thread."""
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engine_worker.naming import Registered
+from engine_worker.run import key_of
 from engine_worker.tests.builders import (
     TICK,
     Desk,
@@ -19,11 +21,14 @@ from engine_worker.tests.builders import (
     rows,
     session,
 )  # fmt: skip
+from orderbook.book.digest import market_hash
 from orderbook.book.encoding import book_json
-from orderbook.book.market import BookKind
+from orderbook.book.market import BookKind, make_market
 from orderbook.book.mbo import Action, BookKey, Flags, MboArray, Side
 from orderbook.book.price import SCALE
 from orderbook.book.snapshot import BookState
+from replay.streamer.publication import Publication
+from replay.tests.recordings import command, recording
 
 NOTHING = blank(0)
 
@@ -500,3 +505,108 @@ def test_the_clear_of_a_round_beyond_the_limit_is_ignored_and_within_it_takes_no
         assert desk.books[-1].records == limit
         expected = reference_book(records[: limit % 500 or 500]).levels(Side.BID)
         assert [level["px"] for level in final_book(tmp_path / str(limit))["bids"]] == expected[:, 0].tolist()
+
+
+def born_late(seed: int = 3) -> MboArray:
+    """Return two instruments in events of several records, and a third one that is first named when half is over."""
+    parts = [session(1500, seed=seed + number, instrument_id=7 + number) for number in range(3)]
+    parts[2] = parts[2][:700]
+    parts[2]["ts_event"] += np.uint64(800_001)
+    parts[2]["ts_recv"] += np.uint64(800_001)
+    return interleaved(*parts)
+
+
+def publication_of(records: MboArray) -> Publication:
+    """Return the streamer's side of a replay: it makes what jumps bring."""
+    return Publication(command(), recording(records, {7: "CLX5", 8: "ESZ5", 9: "GCZ5"}), 0)
+
+
+def hash_at(records: MboArray, position: int) -> str:
+    """Return the state hash of the books behind so many records, without any jump."""
+    market = make_market("reference")
+    market.apply(records[:position])
+    return market_hash(market.books.items())
+
+
+def rows_at_event_ends(records: MboArray) -> set[tuple[object, ...]]:
+    """Return the key and the best prices of every book behind each event: all that history may hold."""
+    market, found = make_market("reference"), set()
+    for index in range(len(records)):
+        market.apply(records[index : index + 1])
+        book = market.book(key := key_of(records[index]))
+        if book.at_event_end:
+            found.add((key.instrument_id, book.ts_event, book.sequence, *book.bbo()))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["kernel", "reference"])
+@pytest.mark.parametrize("seed", range(3))
+def test_jumps_of_the_streamer_leave_the_books_of_an_uninterrupted_run(
+    tmp_path: Path, seed: int, kind: BookKind
+) -> None:
+    records = born_late()
+    publication, rnd = publication_of(records), random.Random(seed)
+    desk = Desk(tmp_path, {7: "CLX5", 8: "ESZ5", 9: "GCZ5"}, book=kind, push_ms=1, snapshot_every=10)
+    position = 0
+    for target in [*(rnd.randrange(len(records)) for _ in range(12)), 0, 1, len(records) // 4, len(records) - 400]:
+        stop = min(position + rnd.choice((1, 40, 600)), len(records))
+        desk.feed(*pieces(records[position:stop], seed), wait_ms=2)
+        assert market_hash(desk.engine._market.books.items()) == hash_at(records, stop)
+        desk.feed(*pieces(publication.arrival(target), seed), wait_ms=2)
+        assert market_hash(desk.engine._market.books.items()) == hash_at(records, target)
+        position = target
+    desk.feed(records[position:])
+    desk.engine.end()
+    assert market_hash(desk.engine._market.books.items()) == hash_at(records, len(records))
+    possible = rows_at_event_ends(records)
+    assert {(s.key.instrument_id, s.ts_event, s.sequence, *s.bbo) for s in desk.snapshots} <= possible
+    empty = {s for s in desk.books if s.state is BookState.EMPTY}
+    shown = {(s.key.instrument_id, s.ts_event, s.sequence, *s.bbo) for s in desk.books if s not in empty}
+    assert len(desk.books) > 50 and shown <= possible
+    assert len(benchmarks(tmp_path)) == 1 and desk.engine.counters.runs == 1
+    counters = desk.engine.counters
+    assert counters.received == counters.applied
+
+
+def test_a_seek_back_to_before_a_book_was_born_shows_it_empty_and_keeps_nothing_of_it(tmp_path: Path) -> None:
+    records = born_late()
+    birth = int((records["instrument_id"] == 9).argmax())
+    desk = Desk(tmp_path, {7: "CLX5", 8: "ESZ5", 9: "GCZ5"}, snapshot_every=10_000)
+    desk.feed(records, publication_of(records).arrival(birth - 100))
+    assert {s.symbol: s.state for s in desk.books}["GCZ5"] is BookState.EMPTY
+    desk.feed(records[birth - 100 : birth])
+    desk.engine.end()
+    assert {s.symbol for s in desk.snapshots} <= {"CLX5", "ESZ5"}
+
+
+@pytest.mark.parametrize("position", [0, 500])
+def test_books_that_no_record_has_named_yet_are_not_made_by_a_jump(tmp_path: Path, position: int) -> None:
+    records = born_late()
+    desk = Desk(tmp_path)
+    desk.feed(records[:600], publication_of(records).arrival(position), records[position:600])
+    desk.engine.end()
+    assert {s.symbol for s in desk.snapshots + desk.books} == {"CLX5", "ESZ5"}
+
+
+def test_a_jump_before_the_first_record_brings_no_book_that_is_not_there(tmp_path: Path) -> None:
+    records = born_late()
+    desk = Desk(tmp_path)
+    desk.feed(publication_of(records).arrival(500), records[500:700])
+    desk.engine.end()
+    assert {s.symbol for s in desk.snapshots + desk.books} == {"CLX5", "ESZ5"}
+    assert market_hash(desk.engine._market.books.items()) == hash_at(records, 700)
+
+
+def test_a_jump_inside_an_event_is_shown_and_kept_when_the_event_ends(tmp_path: Path) -> None:
+    records = session(2000)
+    inside = next(i for i in range(500, 2000) if not records["flags"][i] & Flags.LAST)
+    desk = Desk(tmp_path, snapshot_every=1, push_ms=1)
+    ends = [index + 1 for index in range(2000) if records["flags"][index] & Flags.LAST]
+    desk.feed(records[: ends[700]], wait_ms=2)
+    kept, shown = len(desk.snapshots), len(desk.books)
+    desk.feed(publication_of(records).arrival(inside + 1), *[NOTHING] * 3, wait_ms=2)
+    assert (len(desk.snapshots), len(desk.books)) == (kept, shown)
+    end = next(end for end in ends if end > inside)
+    desk.feed(records[inside + 1 : end], wait_ms=2)
+    assert (len(desk.snapshots), len(desk.books)) == (kept + 1, shown + 1)
+    assert desk.books[-1].bids.tolist() == reference_book(records[:end]).levels(Side.BID, 200).tolist()

@@ -10,8 +10,10 @@ import databento_dbn as dbn
 import numpy as np
 import pytest
 
+from engine_worker.connection import Connection, FeedInterrupted
 from engine_worker.engine import Engine
-from engine_worker.feed_client import Connection, FeedClient, FeedInterrupted, decoder_factory
+from engine_worker.feed_client import FeedClient
+from engine_worker.raw_feed import raw_feed
 from engine_worker.tests.builders import (
     START_NS,
     Desk,
@@ -31,7 +33,7 @@ from replay.feed.stream import FramingName
 
 
 def connected(server: FeedServer, framing: FramingName = "dbn") -> Connection:
-    connection = FeedClient("127.0.0.1", server.port, decoder_factory(framing)).connect(threading.Event())
+    connection = FeedClient("127.0.0.1", server.port, raw_feed(framing)).connect(threading.Event())
     assert connection is not None
     return connection
 
@@ -45,7 +47,7 @@ def run_in_thread(
     engine: Engine, server: FeedServer, framing: FramingName = "dbn"
 ) -> tuple[threading.Thread, threading.Event]:
     stop = threading.Event()
-    feed = FeedClient("127.0.0.1", server.port, decoder_factory(framing))
+    feed = FeedClient("127.0.0.1", server.port, raw_feed(framing))
     thread = threading.Thread(target=engine.run, args=(feed, stop))
     thread.start()
     return thread, stop
@@ -114,7 +116,7 @@ def test_the_connection_asks_the_kernel_whether_the_peer_lives() -> None:
 
 def test_a_feed_that_comes_later_is_found_and_waiting_can_be_stopped(free_port: Callable[[], int]) -> None:
     port, stop = free_port(), threading.Event()
-    client = FeedClient("127.0.0.1", port, decoder_factory("dbn"))
+    client = FeedClient("127.0.0.1", port, raw_feed("dbn"))
     found: list[Connection | None] = []
     seeker = threading.Thread(target=lambda: found.append(client.connect(stop)))
     seeker.start()

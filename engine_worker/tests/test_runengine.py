@@ -24,6 +24,7 @@ from engine_worker.tests.builders import (
     send_and_stay,
     session,
 )
+from engine_worker.tests.gateway import Session, live
 from history.models import Instrument, Snapshot
 from orderbook.book.mbo import Flags, MboArray, Side
 from orderbook.live import BOOK_KEY, ENGINE_STATUS_KEY
@@ -35,6 +36,7 @@ RECORDS = 4000
 
 def environment(process_env: dict[str, str], server: FeedServer, framing: str = "dbn") -> dict[str, str]:
     return process_env | {
+        "FEED_PROTOCOL": "raw",
         "FEED_PORT": str(server.port),
         "FEED_FRAMING": framing,
         "SNAPSHOT_EVERY": "50",
@@ -161,6 +163,35 @@ def test_an_engine_killed_in_mid_stream_comes_back_to_a_right_book(
     for line in (data_folder / "snapshots_feed.jsonl").read_text().splitlines():
         json.loads(line)
     assert stored_rows() == before + after
+
+
+def test_an_engine_that_is_pointed_at_another_gateway_asks_it_as_the_environment_says(
+    spawn: Spawn, process_env: dict[str, str], data_folder: Path, redis_client: redis.Redis, wait_for: WaitFor
+) -> None:
+    records, asked = session(RECORDS), []
+    key = "db-" + "v" * 29
+
+    def told(gateway_session: Session) -> None:
+        asked.append(gateway_session)
+        gateway_session.complete()
+
+    with FeedServer(live(records, key=key, then=told)) as server:
+        env = process_env | {
+            "FEED_HOST": "127.0.0.1",
+            "FEED_PORT": str(server.port),
+            "FEED_KEY": key,
+            "FEED_DATASET": "GLBX.MDP3",
+            "FEED_SYMBOLS": "CLX5",
+        }
+        process = spawn("runengine", env=env, until=lambda: (data_folder / "benchmarks.jsonl").exists())
+        status = wait_for(lambda: redis_client.get(ENGINE_STATUS_KEY))
+        shown = [Path(f"/proc/{process.pid}/cmdline").read_bytes(), status]
+        assert end(process) == 0
+    assert asked[0].request.dataset == "GLBX.MDP3"
+    assert [(wanted.schema, wanted.symbols) for wanted in asked[0].subscriptions] == [("mbo", ("CLX5",))]
+    assert_live(redis_client, records)
+    shown += [path.read_bytes() for path in (data_folder / "log").iterdir()]
+    assert not any(key.encode() in text for text in shown)
 
 
 def test_the_engine_starts_and_ends_without_postgresql_redis_and_feed(

@@ -71,6 +71,7 @@ class Index:
     def __init__(self, data: npt.NDArray[np.uint8], path: Path) -> None:
         """Look at the bytes of an index. Raises IndexFault."""
         self.path = path
+        self.discarded = False
         self._data = data
         header = _checked_header(data)
         self.origin = Origin(int(header["size"]), int(header["mtime_ns"]))
@@ -103,6 +104,7 @@ class Index:
 
     def discard(self) -> None:
         """Remove the file, so that the next registration makes another. What is mapped stays."""
+        self.discarded = True
         self.path.unlink(missing_ok=True)
 
 

@@ -81,9 +81,12 @@ class AuthRequest:
         """Read a line in any order of keys; only auth and dataset must be there. Raises FeedError."""
         fields = Fields("authentication", split_line(line))
         behavior = fields.choice("slow_reader_behavior", ("warn", "skip", ""), "")
+        dataset = fields.text("dataset", most=_DATASET_BYTES)
+        if not dataset.isascii():  # it goes into the metadata
+            raise fields.fault("dataset", "ASCII characters")
         return cls(
             parse_response(fields.text("auth")),
-            fields.text("dataset", most=_DATASET_BYTES),
+            dataset,
             cast(Encoding, fields.choice("encoding", ("dbn", "csv", "json"), "dbn")),
             cast(Compression, fields.choice("compression", ("none", "zstd"), "none")),
             fields.flag("ts_out"),
@@ -148,6 +151,7 @@ class SubscriptionRequest:
     start_ns: int | None = None
     """Where to begin, inclusive; 0 is the first record there is, None the present."""
     snapshot: bool = False
+    """The books of that moment first. Together with a start it is ours; the vendor's gateway refuses it."""
     id: int | None = None
     is_last: bool = True
 
@@ -169,8 +173,8 @@ class SubscriptionRequest:
             fields.number("id", 0, _MAX_U32),
             fields.flag("is_last", True),
         )
-        if request.snapshot and (request.schema != "mbo" or request.start_ns is not None):
-            raise fields.fault("snapshot", "0 with any schema but mbo, and with a start")
+        if request.snapshot and request.schema != "mbo":
+            raise fields.fault("snapshot", "0 with any schema but mbo")
         return request
 
     def lines(self) -> Iterator["SubscriptionRequest"]:

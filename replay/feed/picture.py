@@ -16,6 +16,7 @@ from orderbook.book.mbo import (
     MBO_LENGTH,
     MBO_RTYPE,
     ORDER,
+    UNDEF_CHANNEL,
     UNDEF_PRICE,
     Action,
     BookKey,
@@ -46,7 +47,6 @@ HEAD: Final = np.dtype(
 )
 """Where one book stands, and how many orders it has."""
 
-_UNDEF_CHANNEL: Final = 255  # as in raw_protocol.py, which loads numba
 _SIDES: Final = (Side.BID, Side.ASK)
 _STANDS: Final = ("publisher_id", "instrument_id", "ts_event", "ts_recv", "sequence")
 
@@ -110,7 +110,7 @@ def picture_records(picture: Picture) -> MboArray:
     records = np.zeros(len(of_book), MBO)
     for name in _STANDS:
         records[name] = heads[name][of_book]
-    records["length"], records["rtype"], records["channel_id"] = MBO_LENGTH, MBO_RTYPE, _UNDEF_CHANNEL
+    records["length"], records["rtype"], records["channel_id"] = MBO_LENGTH, MBO_RTYPE, UNDEF_CHANNEL
     records["action"], records["flags"] = Action.ADD, Flags.SNAPSHOT
     clears = ends - lengths
     records["action"][clears], records["side"][clears], records["price"][clears] = Action.CLEAR, Side.NONE, UNDEF_PRICE

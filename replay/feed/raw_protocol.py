@@ -6,7 +6,7 @@ are, and when they go out, is decided elsewhere.
 """
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from orderbook.book.mbo import (
     MBO,
     MBO_LENGTH,
     MBO_RTYPE,
+    UNDEF_CHANNEL,
     UNDEF_PRICE,
     Action,
     BookKey,
@@ -27,8 +28,6 @@ from replay.feed.stream import FramingName
 
 Buffer = bytes | memoryview
 Symbols = Mapping[int, str]
-
-UNDEF_CHANNEL: Final = 255
 
 
 class Framing(Protocol):

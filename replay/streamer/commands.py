@@ -1,4 +1,7 @@
-"""The streamer's side of its commands: it takes them one after the other and writes its status. Floor 1; no Django."""
+"""The streamer's side of its commands: it takes them in their order and writes its status. Floor 1; no Django.
+
+They are begun in that order too, and a long one (a file that is opened, a place that is sought) holds no other up.
+"""
 
 import asyncio
 import json
@@ -20,6 +23,12 @@ STATUS_TTL_S: Final = 2
 _ANSWER_TTL_S: Final = 30
 _POLL_S: Final = 1.0
 _BACK_OFF_S: Final = (0.1, 2.0)
+_TELL_AGAIN_S: Final = (0.0, 0.05, 0.1, 0.2, 0.4)
+_AT_ONCE: Final = 16
+"""Commands at work at the same time; the next one waits in Redis, where its caller may still give it up."""
+
+_REMEMBERED: Final = 1024
+"""Answers kept for those who ask for the same thing again; the oldest goes when one more comes."""
 
 Handler = Callable[[str, dict[str, Any]], Awaitable[StreamerStatus]]
 """Carries out a verb with its arguments; raises StreamerRefused with the reason."""
@@ -35,6 +44,9 @@ class CommandServer:
         self._status = status
         self._feed = feed
         self._ending = False
+        self._at_work: set[asyncio.Task[None]] = set()
+        self._asked: dict[str, asyncio.Task[dict[str, Any]]] = {}  # what was asked to be done once -> what comes of it
+        self._writing = asyncio.Lock()  # an older status must not overwrite a newer one
         self._redis = redis.asyncio.Redis.from_url(
             redis_url, socket_connect_timeout=2, socket_timeout=5, retry=Retry(NoBackoff(), 0)
         )
@@ -50,6 +62,9 @@ class CommandServer:
                 finally:
                     self._ending = True
         finally:
+            for task in self._at_work:
+                task.cancel()
+            await asyncio.gather(*self._at_work, return_exceptions=True)
             try:
                 await self._redis.delete(STATUS_KEY.format(feed=self._feed))
             except (redis.ConnectionError, redis.TimeoutError):
@@ -72,10 +87,13 @@ class CommandServer:
                 await asyncio.sleep(back_off_s)
 
     async def _write_status(self) -> None:
-        await self._redis.set(STATUS_KEY.format(feed=self._feed), json.dumps(self._status()), ex=STATUS_TTL_S)
+        async with self._writing:
+            await self._redis.set(STATUS_KEY.format(feed=self._feed), json.dumps(self._status()), ex=STATUS_TTL_S)
         await asyncio.sleep(STATUS_EVERY_S)
 
     async def _take_command(self) -> None:
+        while len(self._at_work) >= _AT_ONCE:
+            await asyncio.wait(self._at_work, return_when=asyncio.FIRST_COMPLETED)
         taken = await cast(
             Awaitable[list[bytes] | None],
             self._redis.blpop([COMMANDS_KEY.format(feed=self._feed)], timeout=_POLL_S),
@@ -87,9 +105,24 @@ class CommandServer:
         if body is None:
             logger.info("command %s was given up by its caller", command_id)
             return
+        task = asyncio.create_task(self._serve(command_id, body))
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+
+    async def _serve(self, command_id: str, body: bytes | str) -> None:
         answer = json.dumps(await self.answer_to(body))
+        for wait_s in _TELL_AGAIN_S:  # after an outage each kept connection fails once
+            try:
+                await self._tell(command_id, answer)
+                return
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                logger.info("the answer to command %s is given again: %s", command_id, error)
+                await asyncio.sleep(wait_s)
+        logger.warning("the command %s was carried out, and its caller cannot be told", command_id)
+
+    async def _tell(self, command_id: str, answer: str) -> None:
         answer_key = ANSWER_KEY.format(feed=self._feed, id=command_id)
-        async with self._redis.pipeline(transaction=True) as pipe:
+        async with self._writing, self._redis.pipeline(transaction=True) as pipe:
             pipe.rpush(answer_key, answer)
             pipe.expire(answer_key, _ANSWER_TTL_S)
             # whoever got the answer and looks at the status next must not see an older one
@@ -97,12 +130,29 @@ class CommandServer:
             await pipe.execute()
 
     async def answer_to(self, body: bytes | str) -> dict[str, Any]:
-        """Carry out a command and return the answer to its caller, whatever the body holds."""
+        """Carry out a command and return the answer to its caller, whatever the body holds.
+
+        What is to be done once is not done again while it is remembered: its answer is given again.
+        """
         try:
             command = json.loads(body)
-            return {"status": await self._handler(command["verb"], command["args"])}
-        except StreamerRefused as refusal:
-            return {"refused": str(refusal)}
+            once = command.get("once")
+            if once is None:
+                return await self._carry_out(command)
+            if once not in self._asked:
+                self._remember(once, asyncio.create_task(self._carry_out(command)))
+            return await asyncio.shield(self._asked[once])
         except Exception as error:  # one bad command must not end the daemon; the caller hears of it
             logger.exception("the command %.200r failed", body)
             return {"refused": f"{type(error).__name__}: {error}"}
+
+    async def _carry_out(self, command: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"status": await self._handler(command["verb"], command["args"])}
+        except StreamerRefused as refusal:
+            return {"refused": str(refusal)}
+
+    def _remember(self, once: str, answer: asyncio.Task[dict[str, Any]]) -> None:
+        self._asked[once] = answer
+        if len(self._asked) > _REMEMBERED:
+            del self._asked[next(iter(self._asked))]

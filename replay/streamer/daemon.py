@@ -14,14 +14,14 @@ logger = logging.getLogger(__name__)
 async def run(streamer: Streamer, commands: CommandServer, report: Report, ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT; then stop the replay, flush the clients and return.
 
-    ``ready`` is called once the port is open. Raises StreamerError when it cannot be opened.
+    ``ready`` is called once the ports are open. Raises StreamerError when one cannot be opened.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await streamer.listen()
-    logger.info("the streamer listens on %s:%d", streamer.host, streamer.port)
+    logger.info("the streamer listens on %s:%d, live port %d", streamer.host, streamer.port, streamer.gateway_port)
     ready()
     duties = [asyncio.create_task(commands.run()), asyncio.create_task(_keep_reporting(streamer, report))]
     stopping = asyncio.create_task(stop.wait())

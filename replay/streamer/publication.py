@@ -1,160 +1,298 @@
 """One replay run: an immutable recording, and how far of it is out. The market clock. Floor 1.
 
-Positions are absolute: records published since the start of the run, over all rounds of a loop. Clients are
-cursors into this; nothing is queued for anybody. The time comes in as an argument.
+Pure: the time comes in as an argument, nothing waits and nothing is sent here. A run publishes stretches, and each
+client is a cursor into them; nothing is queued for anybody. Whoever follows does so:
+
+    cursor = publication.join()                    # at once, so that the replay waits for it at ``max``
+    ... show publication.picture(cursor.position)  # nothing when the position is 0: all books are empty there
+    while True:
+        match publication.next_move(cursor, block_records):
+            case Send(begin, stop):  ... send recording.records[begin:stop];  cursor.position = stop
+            case Jump(stretch):      cursor.jump(stretch);  ... send publication.arrival(stretch.start)
+            case Wait():             ... wait until the clock has moved
+            case Over():             break
+
+Positions count records of the file. What was published is counted over all stretches and rounds.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-import numpy as np
-
-from orderbook.book.mbo import MBO, BookKey, MboArray
+from orderbook.book.mbo import BookKey, MboArray
 from replay.feed.index import Index
-from replay.feed.pacing import NO_LIMIT, SECOND_NS, Pacer
-from replay.feed.raw_protocol import Buffer, Framing, clear_record
+from replay.feed.pacing import MILLION, SECOND_NS, MarketPacer, MaxPacer, Pacer, RatePacer
+from replay.feed.positions import Unit, count
+from replay.feed.raw_protocol import Buffer, Framing
 from replay.feed.sources import Recording
-from replay.streamer.messages import Pace, ReplayState, StartCommand
-from replay.streamer.shadow import Shadow
+from replay.streamer.arrivals import Arrivals
+from replay.streamer.messages import Pace, PublicationStatus, ReplayState, StartCommand
+from replay.streamer.meter import Meter
+from replay.streamer.stretch import Cursor, Jump, Move, Over, Send, Stretch, Wait
 
 WINDOW_RECORDS: Final = 1 << 16
 """At ``max``: how far the fastest client may be ahead of the slowest."""
 
+_NO_LIMIT: Final = 2**63 - 1
+_ROUNDS_PER_STEP: Final = 8
+"""Rounds begun at one moment: each costs every client an arrival, however few records it has."""
+
 _CACHED_BLOCKS: Final = 16
-_RATE_SAMPLES: Final = 20
-_RATE_WINDOW_NS: Final = 2 * SECOND_NS
-_RATE_SAMPLE_NS: Final = SECOND_NS // 10
+
+
+class Window(NamedTuple):
+    """The part of a recording that is replayed, as positions."""
+
+    begin: int
+    end: int
 
 
 class Publication:
-    """The clock of one run; ``released`` only grows, and everything before it may go out."""
+    """The clock of one run. What is before ``released`` in the current stretch, and all of those before, may go out."""
 
     def __init__(
         self,
         command: StartCommand,
         recording: Recording,
-        books: Sequence[BookKey],
         now_ns: int,
         index: Index | None = None,
+        window: Window | None = None,
     ) -> None:
-        """Begin a run now; ``books`` are those of the whole recording, to be cleared between rounds."""
+        """Begin a run now, where the command says; ``window`` is the whole recording unless it is given."""
         self.command = command
         self.recording = recording
+        self.index = index
+        self.window = window or Window(0, len(recording.records))
         self.pace: Pace = command["pace"]
-        self.state = ReplayState.REPLAYING
+        self.skip_idle_s = command["skip_idle_s"]
+        self.state = ReplayState.PAUSED if command["paused"] else ReplayState.REPLAYING
         self.error = ""
-        self.round_length = len(recording.records)
-        limit = NO_LIMIT if command["max_msgs"] < 0 else command["max_msgs"]
-        self.loops = command["loop"] and self.round_length > 0
-        self.end = limit if self.loops else min(self.round_length, limit)
-        self.round_records = self.round_length if self.loops else self.end
-        self.start = self.released = min(max(command["start_record"], 0), self.end)
-        self._books = books
-        self._pacer = Pacer(records_per_s(self.pace), now_ns, self.start)
-        self._shadow = Shadow(recording.records, index=index)
+        self.loops = command["loops"]
+        """Rounds that have ended. The end of a round belongs to it: its books stand until the next record is due."""
+        start = self.window.begin if command["start_record"] is None else command["start_record"]
+        start = min(max(start, self.window.begin), self.window.end)
+        self.stretch = Stretch(start, command["published"])
+        self.released = start
+        self._limit = _NO_LIMIT if command["max_msgs"] < 0 else command["max_msgs"]
+        self._go_by(self._make_pacer(now_ns), now_ns)
+        self._arrivals = Arrivals(recording.records, index)
         self._blocks: OrderedDict[tuple[int, int], Buffer] = OrderedDict()
-        self._samples = deque([(now_ns, self.start)], maxlen=_RATE_SAMPLES)
+        self._meter = Meter(now_ns, self.published)
 
     @property
-    def running(self) -> bool:
-        return self.state == ReplayState.REPLAYING
+    def active(self) -> bool:
+        """True until the run has ended."""
+        return self.state in (ReplayState.REPLAYING, ReplayState.PAUSED)
 
-    def advance(self, now_ns: int, slowest: int | None) -> bool:
+    @property
+    def published(self) -> int:
+        """Records released since the run began, over all rounds and jumps."""
+        return self.stretch.offset + self.released - self.stretch.start
+
+    # The clock
+
+    def advance(self, now_ns: int, slowest_published: int | None) -> bool:
         """Release what is due; at ``max`` as far as the window ahead of the slowest client allows, if there is one.
 
         Returns whether anything changed; the run is DONE when everything is out.
         """
-        limit = self._pacer.due(now_ns)
-        if limit == NO_LIMIT:
-            limit = self.released if slowest is None else slowest + WINDOW_RECORDS
-        before = self.released
-        self.released = max(before, min(limit, self.end))
-        if now_ns - self._samples[-1][0] >= _RATE_SAMPLE_NS:
-            self._samples.append((now_ns, self.released))
-        if self.released == self.end:
+        if self.state != ReplayState.REPLAYING:
+            return False
+        before = self.published
+        room = self._room(slowest_published)
+        for _ in range(_ROUNDS_PER_STEP):
+            round_is_over = self._round_is_over()
+            left = self.window.end - (self.window.begin if round_is_over else self.released)
+            most = min(left, room + before - self.published)
+            count = self._pacer.due(now_ns, most) if most > 0 else 0
+            if not count:
+                break
+            if round_is_over:
+                self.loops += 1
+                self._begin_stretch(self.window.begin)
+            self.released += count
+            if self.released == self.window.end:
+                self._pacer.begin_round(self.window.begin, now_ns)
+        self._meter.note(now_ns, self.published)
+        if self.published >= self._limit or self._is_at_its_end():
             self.finish(ReplayState.DONE)
-        return self.released > before or not self.running
+        return self.published > before or not self.active
 
     def wait_ns(self, now_ns: int) -> int:
-        """Return how long the clock may sleep; 0 at ``max``, where it waits for clients instead."""
+        """Return how long the clock may sleep while it runs; 0 at ``max``, where it waits for clients instead."""
         return self._pacer.wait_ns(now_ns)
 
-    def change_pace(self, pace: Pace, now_ns: int) -> None:
-        """Go on at another pace from the very position."""
-        self.pace = pace
-        self._pacer.change(records_per_s(pace), now_ns, self.released)
-        self._samples = deque([(now_ns, self.released)], maxlen=_RATE_SAMPLES)
+    def pause(self, now_ns: int) -> None:
+        """Stop the clock between two records."""
+        if self.state == ReplayState.REPLAYING:
+            self.state = ReplayState.PAUSED
+            self._pacer.rest(now_ns)
+
+    def resume(self, now_ns: int) -> None:
+        """Let the clock run on as if it had not stood still."""
+        if self.state == ReplayState.PAUSED:
+            self.state = ReplayState.REPLAYING
+            self._pacer.go_on(now_ns)
+            self._meter = Meter(now_ns, self.published)
+
+    def change_pace(self, pace: Pace, skip_idle_s: float | None, now_ns: int) -> None:
+        """Go on at another pace from this moment: no record is late for it, and none goes out twice or early."""
+        self.pace, self.skip_idle_s = pace, skip_idle_s
+        times = _market_time(pace)
+        if isinstance(self._pacer, MarketPacer) and times is not None:
+            self._go_by(self._pacer.changed(times, self._skip_ns(), now_ns), now_ns)
+        else:
+            self._go_by(self._make_pacer(now_ns), now_ns)
+        self._meter = Meter(now_ns, self.published)
+
+    def seek(self, position: int, now_ns: int) -> None:
+        """Go to a position of the window, running or paused as before; the next record goes out at once."""
+        self.stretch.abandoned = True
+        self._begin_stretch(position)
+        self._go_by(self._make_pacer(now_ns), now_ns)
+        self._meter = Meter(now_ns, self.published)
+
+    def step_to(self, position: int, now_ns: int) -> None:
+        """Publish what lies between here and a later position of the window, as far as max_msgs allows."""
+        self.released = min(max(position, self.released), self.released + self._limit - self.published)
+        self._go_by(self._make_pacer(now_ns), now_ns)
 
     def finish(self, state: ReplayState, error: str = "") -> None:
         """End the run where it is: what was released is all there will be. ``error`` says why it FAILED."""
         self.state, self.error = state, error
-        self.end = self.released
+        self.stretch.end = self.released
 
     def achieved_per_s(self, now_ns: int) -> int:
-        """Return the records per second of the last two seconds; 0 when the run has ended."""
-        # Samples are taken when records go out: in a stall the newest one is older than two seconds, and tells 0.
-        old = (sample for sample in reversed(self._samples) if now_ns - sample[0] >= _RATE_WINDOW_NS)
-        since_ns, since = next(old, self._samples[0])
-        return (self.released - since) * SECOND_NS // max(now_ns - since_ns, 1) if self.running else 0
+        """Return the records per second of the last two seconds; 0 when nothing goes out any more."""
+        return self._meter.per_s(now_ns, self.published) if self.state == ReplayState.REPLAYING else 0
 
-    def place(self, position: int) -> tuple[int, int]:
-        """Return the full rounds before an absolute position, and the records of its own round up to it.
+    def status(self, now_ns: int) -> PublicationStatus:
+        """Return what there is to tell of the run."""
+        records, command = self.recording.records, self.command
+        last = records[self.released - 1] if self.released else None
+        return {
+            "state": self.state,
+            "replay_id": command["replay_id"],
+            "generation": command["generation"],
+            "dataset": command["dataset"],
+            "pace": self.pace,
+            "skip_idle_s": self.skip_idle_s,
+            "achieved_records_per_s": self.achieved_per_s(now_ns),
+            "position": self.released,
+            "records": len(records),
+            "published": self.published,
+            "event": None if self.index is None else count(records, self.index, Unit.EVENT, self.released),
+            "ts_event": "0" if last is None else str(last["ts_event"]),
+            "ts_recv": "0" if last is None else str(last["ts_recv"]),
+            "loops": self.loops,
+            "window_from": self.window.begin,
+            "window_to": self.window.end,
+            "error": self.error,
+        }
 
-        The end of a round belongs to that round: its books are still standing.
+    # Those who follow
+
+    def join(self) -> Cursor:
+        """Return the place of a client that comes now."""
+        return Cursor(self.stretch, self.released)
+
+    def next_move(self, cursor: Cursor, block_records: int) -> Move:
+        """Return what a client does next.
+
+        Blocks end at multiples of ``block_records``, so that clients at the same place share what was encoded. A
+        stretch that was abandoned is left at once, and one that ended when all of it is sent; of several jumps in a
+        row only the last is made, but no round of a loop is left out.
         """
-        if not self.loops or position == 0:
-            return 0, position
-        rounds, offset = divmod(position - 1, self.round_length)
-        return rounds, offset + 1
+        stretch, position = cursor.stretch, cursor.position
+        if not stretch.abandoned:
+            stop = self.released if stretch is self.stretch else stretch.end
+            assert stop is not None, "a stretch that is over has ended or was abandoned"
+            if position < stop:
+                return Send(position, min(stop, (position // block_records + 1) * block_records))
+        target = stretch.next
+        if target is None:
+            return Wait() if self.active else Over()
+        while target.abandoned and target.next is not None:
+            target = target.next
+        return Jump(target)
 
     def picture(self, position: int) -> MboArray:
-        """Return the records that bring a client's books to an absolute position. Cost: see Shadow.picture.
+        """Return the records that bring a new client's books to a position. On the painter's thread; see Arrivals."""
+        return self._arrivals.picture(position)
 
-        Always called on the same thread, which need not be that of the clock: the shadow belongs to it.
-        """
-        return self._shadow.picture(self.place(position)[1])
+    def arrival(self, position: int) -> MboArray:
+        """Return the records that bring any client's books to a position. On the painter's thread; see Arrivals."""
+        return self._arrivals.at(position)
+
+    def find_books(self) -> None:
+        """Find which books the recording has, so that the first arrival need not. On the painter's thread."""
+        self._arrivals.find_books()
 
     def clears(self, keys: Sequence[BookKey]) -> MboArray:
         """Return a plain R for each book, at the time of the recording's first record: the past is gone."""
-        if not keys or not self.round_length:
-            return np.empty(0, MBO)
-        first = self.recording.records[0]
-        return np.concatenate([clear_record(key, int(first["ts_event"]), int(first["ts_recv"])) for key in keys])
+        return self._arrivals.clears(keys)
 
-    def next_block(self, cursor: int, framing: Framing) -> tuple[list[Buffer], int]:
-        """Return what goes out from a cursor on, and the cursor behind it; nothing when all that is due is out.
+    def use_index(self, index: Index) -> None:
+        """Take an index that was made after the run began."""
+        self.index = index
+        self._arrivals.use_index(index)
 
-        Blocks end at fixed positions, so that clients at the same place share one encoding. Each later round
-        begins with a clear of every book.
-        """
-        if cursor >= self.released:
-            return [], cursor
-        begin = cursor % self.round_length
-        size = framing.block_records
-        stop = min(self.released, cursor - begin + self.round_length, (cursor // size + 1) * size)
-        buffers = [self._encoded(cursor, stop, framing)]
-        if begin == 0 and cursor > 0:
-            buffers.insert(0, framing.encode(self.clears(self._books), self.recording.symbols))
-        return buffers, stop
-
-    def _encoded(self, cursor: int, stop: int, framing: Framing) -> Buffer:
-        block = self._blocks.get((cursor, stop))
+    def encoded(self, begin: int, stop: int, framing: Framing) -> Buffer:
+        """Return a block as raw clients get it; those at the same place share it."""
+        block = self._blocks.get((begin, stop))
         if block is None:
-            begin = cursor % self.round_length
-            records = self.recording.records[begin : begin + stop - cursor]
-            block = self._blocks[cursor, stop] = framing.encode(records, self.recording.symbols)
+            block = framing.encode(self.recording.records[begin:stop], self.recording.symbols)
+            self._blocks[begin, stop] = block
             if len(self._blocks) > _CACHED_BLOCKS:
                 self._blocks.popitem(last=False)
         return block
 
+    def _room(self, slowest_published: int | None) -> int:
+        """Return how many records may go out, were all of them due."""
+        room = self._limit - self.published
+        if self.pace == "max":
+            ahead = self.published - slowest_published if slowest_published is not None else WINDOW_RECORDS
+            room = min(room, WINDOW_RECORDS - ahead)
+        return room
 
-def records_per_s(pace: Pace) -> int | None:
-    """Return the rate of a constant pace; None at ``max``."""
-    return None if pace == "max" else pace["records_per_s"]
+    def _round_is_over(self) -> bool:
+        begin, end = self.window
+        return self.command["loop"] and self.released == end > begin
+
+    def _is_at_its_end(self) -> bool:
+        return self.released == self.window.end and not self._round_is_over()
+
+    def _begin_stretch(self, position: int) -> None:
+        """Begin the next stretch; the current one ends where it is, unless it was abandoned."""
+        before = self.stretch
+        before.next = self.stretch = Stretch(position, self.published)
+        before.end = None if before.abandoned else self.released
+        self.released = position
+
+    def _go_by(self, pacer: Pacer, now_ns: int) -> None:
+        """Go by another schedule; while the replay is paused, none runs."""
+        self._pacer = pacer
+        if self.state == ReplayState.PAUSED:
+            pacer.rest(now_ns)
+
+    def _make_pacer(self, now_ns: int) -> Pacer:
+        match self.pace:
+            case {"records_per_s": int(rate)}:
+                return RatePacer(rate, now_ns)
+            case "max":
+                return MaxPacer()
+        times = _market_time(self.pace)
+        assert times is not None
+        position = self.window.begin if self._round_is_over() else self.released
+        return MarketPacer(self.recording.records, position, times, self._skip_ns(), now_ns)
+
+    def _skip_ns(self) -> int | None:
+        return None if self.skip_idle_s is None else int(self.skip_idle_s * SECOND_NS)
 
 
-def book_keys(records: MboArray) -> list[BookKey]:
-    """Return which books records belong to, sorted. Cost: O(n)."""
-    tags = np.unique(records["publisher_id"].astype(np.int64) << 32 | records["instrument_id"])
-    return [BookKey(tag >> 32, tag & 0xFFFF_FFFF) for tag in tags.tolist()]
+def _market_time(pace: Pace) -> int | None:
+    """Return how many millionths as fast as recorded; None at another pace."""
+    match pace:
+        case {"market_time": int(times) | float(times)}:
+            return round(times * MILLION)
+    return None

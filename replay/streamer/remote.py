@@ -29,13 +29,17 @@ class StreamerRemote:
             redis_url, socket_connect_timeout=2, socket_timeout=15, retry=Retry(NoBackoff(), 0)
         )
 
-    def call(self, verb: str, args: Mapping[str, Any] | None = None, timeout_s: float = 2.0) -> StreamerStatus:
+    def call(
+        self, verb: str, args: Mapping[str, Any] | None = None, timeout_s: float = 2.0, once: str | None = None
+    ) -> StreamerStatus:
         """Send a command and return the streamer's true status after it.
 
-        Raises StreamerUnreachable when nobody answers in time, StreamerRefused when the streamer cannot.
+        ``once`` names what is asked: the streamer carries it out once and gives the same answer to whoever asks
+        again, for as long as it remembers. Raises StreamerUnreachable when nobody answers in time, StreamerRefused when
+        the streamer cannot.
         """
         try:
-            answer = self._exchange(verb, dict(args or {}), timeout_s)
+            answer = self._exchange(verb, dict(args or {}), timeout_s, once)
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise StreamerUnreachable(f"Redis does not answer: {error}") from error
         if "refused" in answer:
@@ -53,13 +57,13 @@ class StreamerRemote:
     def close(self) -> None:
         self._redis.close()
 
-    def _exchange(self, verb: str, args: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    def _exchange(self, verb: str, args: dict[str, Any], timeout_s: float, once: str | None) -> dict[str, Any]:
         command_id = uuid.uuid4().hex
         commands = COMMANDS_KEY.format(feed=self._feed)
         body_key = COMMAND_KEY.format(feed=self._feed, id=command_id)
         answer_key = ANSWER_KEY.format(feed=self._feed, id=command_id)
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.set(body_key, json.dumps({"verb": verb, "args": args}), ex=_BODY_TTL_S)
+            pipe.set(body_key, json.dumps({"verb": verb, "args": args, "once": once}), ex=_BODY_TTL_S)
             pipe.rpush(commands, command_id)
             pipe.execute()
         reply = self._redis.blpop([answer_key], timeout=timeout_s)

@@ -29,10 +29,10 @@ class Shadow:
     """The books of one recording; not shared between threads."""
 
     def __init__(self, records: MboArray, kind: BookKind = "kernel", index: Index | None = None) -> None:
-        """Begin before the first record; ``index`` is that of these records."""
+        """Begin before the first record; ``index`` is that of these records, and may be set later."""
         self._records = records
         self._kind = kind
-        self._index = index
+        self.index = index
         self._restart()
 
     def picture(self, position: int) -> MboArray:
@@ -61,18 +61,19 @@ class Shadow:
 
     def _skip_to(self, position: int) -> None:
         """Take the books of the nearest keyframe when applying what lies before it would cost more."""
-        number = self._index.nearest(position) if self._index is not None else None
-        if self._index is None or number is None:
+        index = self.index
+        number = index.nearest(position) if index is not None else None
+        if index is None or number is None:
             return
-        start = int(self._index.positions[number])
-        if start - self._position <= _RESTORED_ORDER * int(self._index.orders[number]):
+        start = int(index.positions[number])
+        if start - self._position <= _RESTORED_ORDER * int(index.orders[number]):
             return
         try:
-            keyframe = self._index.keyframe(number)
+            keyframe = index.keyframe(number)
         except IndexFault as error:
-            logger.warning("the index %s is removed; the next scan makes it anew: %s", self._index.path.name, error)
-            self._index.discard()
-            self._index = None
+            logger.warning("the index %s is removed; the next scan makes it anew: %s", index.path.name, error)
+            index.discard()
+            self.index = None
             return
         self._market, self._position = restore(keyframe, self._kind), start
         self._tops = keyframe.picture.has_tops

@@ -13,7 +13,7 @@ from replay.feed.csv_codec import CsvStreamDecoder
 from replay.feed.dbn_codec import DbnStreamDecoder
 from replay.feed.dbn_metadata import encode_metadata
 from replay.feed.sources import Recording
-from replay.streamer.messages import Pace, StartCommand
+from replay.streamer.messages import FixedPlace, Pace, StartCommand
 
 SYMBOLS = {432669: "CLX5", 7001: "ESZ5"}
 VENUE = "GLBX.MDP3"
@@ -40,7 +40,15 @@ def write_dbn(path: Path, records: MboArray) -> Path:
 
 
 def command(
-    pace: Pace = "max", *, replay_id: int = 1, loop: bool = False, max_msgs: int = -1, start_record: int = 0
+    pace: Pace = "max",
+    *,
+    replay_id: int = 1,
+    loop: bool = False,
+    max_msgs: int = -1,
+    start_record: int | None = None,
+    window: tuple[FixedPlace | None, FixedPlace | None] = (None, None),
+    skip_idle_s: float | None = None,
+    paused: bool = False,
 ) -> StartCommand:
     """Return an order to replay "made"."""
     return {
@@ -49,9 +57,15 @@ def command(
         "dataset": "made",
         "path": "made.dbn",
         "pace": pace,
+        "skip_idle_s": skip_idle_s,
         "loop": loop,
         "max_msgs": max_msgs,
+        "window_from": window[0],
+        "window_to": window[1],
         "start_record": start_record,
+        "published": 0,
+        "loops": 0,
+        "paused": paused,
     }
 
 

@@ -2,19 +2,21 @@
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import redis
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 from pytest_django import Settings
 
 from orderbook.quality.report import VERSION
-from replay import control
+from replay import dispatch, lease
 from replay.datasets import register
 from replay.keys import create_key, find_key
-from replay.models import ApiKey, Dataset, Replay
+from replay.models import ApiKey, Dataset, Replay, ScheduledReplay
 from replay.quality import store_report
 from replay.tests.recordings import session, write_dbn
 from replay.tests.test_quality import check_here
@@ -84,7 +86,7 @@ def test_stopping_what_does_not_run_says_so(admin: Client, replay: Replay) -> No
 def test_a_stop_that_reaches_nobody_says_so(
     admin: Client, replay: Replay, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
-    monkeypatch.setattr(control, "ANSWER_WITHIN_S", 0.2)
+    monkeypatch.setattr(dispatch, "ANSWER_WITHIN_S", 0.2)
     Replay.objects.update(state="REPLAYING")
     assert "no Celery worker answered" in act(admin, "replay", "stop", replay.pk)
 
@@ -201,3 +203,58 @@ def _permissions(codename: str) -> list[object]:
     from django.contrib.auth.models import Permission
 
     return list(Permission.objects.filter(codename=codename))
+
+
+def schedule_form(replay: Replay, **changed: object) -> dict[str, object]:
+    at = timezone.now() + timedelta(hours=1)
+    return {
+        "dataset": replay.dataset_id,
+        "start_at_0": f"{at:%Y-%m-%d}",
+        "start_at_1": f"{at:%H:%M:%S}",
+        "pace": "10x",
+        "max_msgs": -1,
+        **changed,
+    }
+
+
+def test_a_replay_is_scheduled_and_cancelled(admin: Client, alice: User, replay: Replay) -> None:
+    page = admin.post("/admin/replay/scheduledreplay/add/", schedule_form(replay, loop="on"), follow=True)
+    assert "was added successfully" in page.content.decode()
+    row = ScheduledReplay.objects.get()
+    assert (row.dataset, row.pace, row.loop, row.requested_by) == (replay.dataset, {"market_time": 10}, True, alice)
+    assert "1 cancelled" in act(admin, "scheduledreplay", "cancel", row.pk)
+    assert ScheduledReplay.objects.get().state == "cancelled"
+    assert "0 cancelled" in act(admin, "scheduledreplay", "cancel", row.pk)
+    assert admin.post(f"/admin/replay/scheduledreplay/{row.pk}/change/", schedule_form(replay)).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"pace": "fast"}, "expected a whole number of records a second"),
+        ({"pace": "20000x"}, "expected &quot;max&quot;"),
+        ({"start_at_0": "2020-01-01"}, "expected a time to come"),
+        ({"skip_idle_s": "-1"}, "expected seconds of market time"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_not_made(
+    admin: Client, replay: Replay, changed: dict[str, object], reason: str
+) -> None:
+    page = admin.post("/admin/replay/scheduledreplay/add/", schedule_form(replay, **changed))
+    assert reason in page.content.decode()
+    assert not ScheduledReplay.objects.exists()
+
+
+def test_who_may_only_look_schedules_nothing(replay: Replay) -> None:
+    vera = User.objects.create_user("vera", is_staff=True)
+    vera.user_permissions.set([*_permissions("view_scheduledreplay"), *_permissions("add_scheduledreplay")])
+    client = Client()
+    client.force_login(vera)
+    assert client.get("/admin/replay/scheduledreplay/").status_code == 200
+    assert client.get("/admin/replay/scheduledreplay/add/").status_code == 403
+
+
+def test_the_lease_is_shown_and_not_touched(admin: Client) -> None:
+    lease.take("main", "host:17:x")
+    assert "host:17:x" in admin.get("/admin/replay/feedlease/").content.decode()
+    assert admin.post("/admin/replay/feedlease/main/delete/", {"post": "yes"}).status_code == 403

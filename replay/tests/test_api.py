@@ -14,8 +14,9 @@ from pytest_django import Settings
 
 from orderbook.quality.report import VERSION
 from replay import auth
+from replay.bodies import PaceBody, SeekBody, StartBody
 from replay.keys import create_key
-from replay.models import ApiKey, Dataset
+from replay.models import ApiKey, Dataset, IdempotentRequest
 
 START, DATASETS = "/api/control/replay/start", "/api/datasets"
 INVALID = {"rate": 5000}  # who is let in hears that the rate is wrong, and nothing starts
@@ -157,7 +158,22 @@ def test_a_wrong_rate_is_answered_word_for_word(operator: Client) -> None:
     ("body", "reason"),
     [
         ({"rate": 200, "pace": "max"}, "Give rate or pace, not both."),
-        ({"pace": "fast"}, 'pace: Value error, expected "max" or {"records_per_s": 1 to 1000000000}, found "fast"'),
+        (
+            {"pace": "fast"},
+            'pace: Value error, expected "max", {"records_per_s": 1 to 1000000000} or {"market_time": 0.1 to 10000}, '
+            'found "fast"',
+        ),
+        ({"pace": {"market_time": 0.09}}, "pace"),
+        ({"pace": {"market_time": 1, "records_per_s": 1}}, "pace"),
+        ('{"pace": {"market_time": NaN}}', "pace"),
+        ({"skip_idle_s": 0}, "skip_idle_s: Value error, expected seconds of market time, above 0 and at most 86400"),
+        ({"from": {}}, "from: Value error, expected exactly one of record, ts, fraction, found none"),
+        ({"to": {"record": 1, "fraction": 0.5}}, "to: Value error, expected exactly one of record, ts, fraction"),
+        ({"from": {"next": "trade"}}, "next"),
+        ({"from": {"ts": "yesterday"}}, "ts: Value error, expected a time such as 2025-09-24T19:30:00.123Z"),
+        ({"from": {"ts": str(2**63)}}, "ts: Value error, expected nanoseconds below 2^63"),
+        ({"to": {"record": -1}}, "record"),
+        ({"to": {"fraction": 1.01}}, "fraction"),
         ({"pace": {"records_per_s": 0}}, "records_per_s"),
         ({"pace": {"records_per_s": 10**10}}, "records_per_s"),
         ({"rate": "200"}, "rate"),
@@ -202,6 +218,121 @@ def test_a_start_without_a_body_takes_the_defaults(operator: Client) -> None:
 
 def test_a_pace_is_asked_for(operator: Client) -> None:
     assert refusal(operator, {}, "/api/control/replay/pace") == (400, "Give rate or pace.")
+
+
+SEEK, STEP, SCHEDULE = (f"/api/control/replay/{name}" for name in ("seek", "step", "schedule"))
+ONE_OF = "expected exactly one of record, ts, fraction, next, previous"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "reason"),
+    [
+        (SEEK, {}, f"{ONE_OF}, found none"),
+        (SEEK, {"record": 1, "next": "trade"}, f"{ONE_OF}, found record, next"),
+        (SEEK, {"record": None}, f"{ONE_OF}, found none"),
+        (SEEK, {"record": True}, "record"),
+        (SEEK, {"record": "5"}, "record"),
+        (SEEK, {"record": 2**63}, "record"),
+        (SEEK, {"ts": 1758742200000860311}, "ts"),
+        (SEEK, {"ts": "2025-09-24T19:30:00"}, "expected a time such as"),
+        (SEEK, {"ts": "-1"}, "expected a time such as"),
+        (SEEK, {"ts": "9" * 10_000}, "expected nanoseconds below 2^63"),
+        ('{"fraction": NaN}', {}, ""),
+        (SEEK, {"previous": "anomaly"}, "previous"),
+        (SEEK, {"next": "best"}, "next"),
+        (STEP, {}, "unit"),
+        (STEP, {"unit": "event", "by": 0}, "expected by to be above or below 0, found 0"),
+        (STEP, {"unit": "event", "by": 1.5}, "by"),
+        (STEP, {"unit": "event", "by": 10**10}, "by"),
+        (STEP, {"unit": "furlong"}, "unit"),
+        ("/api/control/replay/pace", {"skip_idle_s": 60}, "Give rate or pace."),
+        (SCHEDULE, {}, "at"),
+        (SCHEDULE, {"at": "tomorrow"}, "at: Value error, expected a time such as"),
+        (SCHEDULE, {"at": "2025-09-24T19:30:00Z"}, "at: expected a time to come, found 2025-09-24T19:30:00Z."),
+    ],
+)
+def test_a_wrong_place_step_or_time_is_refused_with_the_reason(
+    operator: Client, path: str, body: object, reason: str
+) -> None:
+    if path.startswith("{"):
+        path, body = SEEK, path
+    status, detail = refusal(operator, body, path)
+    assert status == 400
+    assert reason in detail
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({"record": 0}, {"record": 0}),
+        ({"fraction": 1}, {"fraction": 1}),
+        ({"fraction": 0.25}, {"fraction": 0.25}),
+        ({"ts": "1758742200000860311"}, {"ts_ns": "1758742200000860311"}),
+        ({"ts": "2025-09-24T19:30:00.000860311Z"}, {"ts_ns": "1758742200000860311"}),
+        ({"ts": "2025-09-24T21:30:00.000860311+02:00"}, {"ts_ns": "1758742200000860311"}),
+        ({"next": "anomaly"}, {"next": "anomaly"}),
+        ({"previous": "bbo"}, {"previous": "bbo"}),
+    ],
+)
+def test_places_reach_the_streamer_in_its_own_words(body: object, place: object) -> None:
+    assert SeekBody.model_validate(body).to() == place
+
+
+def test_a_start_carries_its_window_and_its_idle_time() -> None:
+    body = {"from": {"ts": "2025-09-24T19:30:00Z"}, "to": {"fraction": 0.5}, "pace": {"market_time": 10}}
+    asked = StartBody.model_validate({**body, "skip_idle_s": 60, "loop": True}).asked()
+    assert (asked.window_from, asked.window_to) == ({"ts_ns": "1758742200000000000"}, {"fraction": 0.5})
+    assert (asked.pace, asked.skip_idle_s, asked.loop) == ({"market_time": 10}, 60, True)
+
+
+def test_a_change_of_pace_leaves_the_idle_time_as_it_is_unless_it_names_it() -> None:
+    assert PaceBody.model_validate({"rate": 200}).args() == {"pace": {"records_per_s": 200}}
+    assert PaceBody.model_validate({"pace": "max", "skip_idle_s": None}).args() == {"pace": "max", "skip_idle_s": None}
+
+
+def keyed(client: Client, body: object, key: str, path: str = START) -> tuple[int, Any]:
+    answer = client.post(path, body, content_type="application/json", headers={"idempotency-key": key})
+    return answer.status_code, answer.json()
+
+
+def test_a_request_with_a_key_gets_the_same_answer_though_the_world_has_changed(operator: Client, vera: User) -> None:
+    unknown = (404, {"detail": "No dataset 'late.dbn'"})
+    assert keyed(operator, {"dataset": "late.dbn"}, "k1") == unknown
+    Dataset.objects.create(name="late.dbn", path="/late", state="failed", error="line 2")
+    assert keyed(operator, {"dataset": "late.dbn"}, "k1") == unknown
+    assert keyed(operator, {"dataset": "late.dbn"}, "k2")[0] == 400
+    status, answer = keyed(operator, {"dataset": "other.dbn"}, "k1")
+    assert (status, answer) == (422, {"detail": "Idempotency-Key: this key was sent with another request before."})
+    _, api_key = create_key(User.objects.get(username="otto"), "bot", ["control"])
+    answer = Client().post(START, {"dataset": "late.dbn"}, headers={**bearer(api_key), "idempotency-key": "k1"})
+    assert answer.status_code == 400, "another caller's key is another key"
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201])
+def test_a_key_that_is_none_is_refused(operator: Client, key: str) -> None:
+    expected = "Idempotency-Key: expected 1 to 200 printable characters."
+    assert keyed(operator, {"dataset": "a"}, key) == (400, {"detail": expected})
+    assert not IdempotentRequest.objects.exists()
+
+
+def test_a_replay_is_scheduled_once_listed_and_cancelled_once(operator: Client, vera: User) -> None:
+    Dataset.objects.create(name="a.dbn", path="/a", state="ready")
+    at = timezone.now() + timedelta(hours=1)
+    body = {"dataset": "a.dbn", "at": at.isoformat(), "pace": "max", "from": {"record": 5}, "loop": True}
+    status, made = keyed(operator, body, "k", SCHEDULE)
+    assert (status, made["state"], made["at"], made["requested_by"]) == (201, "waiting", at.isoformat(), "otto")
+    assert (made["dataset"], made["pace"], made["window_from"], made["loop"]) == ("a.dbn", "max", {"record": 5}, True)
+    assert keyed(operator, body, "k", SCHEDULE) == (201, made)
+    assert operator.get(SCHEDULE).json() == [made]
+    assert session_of(vera).get(SCHEDULE).status_code == 200
+    viewer = session_of(vera)
+    assert viewer.delete(f"{SCHEDULE}/{made['id']}", headers={"x-csrftoken": _csrf(viewer)}).status_code == 403
+    cancelled = operator.delete(f"{SCHEDULE}/{made['id']}")
+    assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
+    again = operator.delete(f"{SCHEDULE}/{made['id']}")
+    assert (again.status_code, again.json()["detail"][:34]) == (409, "Only one that waits can be cancell")
+    assert operator.delete(f"{SCHEDULE}/99").status_code == 404
+    assert refusal(operator, {**body, "dataset": "nothing"}, SCHEDULE)[0] == 404
 
 
 def test_datasets_are_listed_with_what_is_wrong(operator: Client) -> None:

@@ -1,5 +1,6 @@
 """Start, stop and pace against a real streamer, a real database and a real Redis, without a worker between."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,15 +17,14 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from history.models import Instrument
-from replay import control, runs, tasks
+from replay import control, dispatch, driving, runs, tasks
 from replay.control import ControlError, ControlUnreachable, find_dataset, pace_of
 from replay.models import Dataset, Replay
-from replay.streamer.messages import Pace, ReplayState, StreamerRefused
+from replay.streamer.messages import FixedPlace, ReplayState, StreamerRefused
 from replay.streamer.remote import StreamerRemote, StreamerUnreachable
 from replay.tests.daemon import Daemon
 from replay.tests.recordings import command
-
-SLOW: Pace = {"records_per_s": 10}
+from replay.tests.requests import SLOW, run_request
 
 
 @pytest.fixture
@@ -45,16 +45,12 @@ def dataset(transactional_db: None) -> Dataset:
     return Dataset.objects.create(name="made", path="made.dbn", state="ready", records=3000)
 
 
-def request(dataset: Dataset, pace: Pace = SLOW) -> tasks.StartRequest:
-    return {"dataset_id": dataset.pk, "pace": pace, "loop": False, "max_msgs": -1, "user_id": None}
-
-
 def states() -> list[str]:
     return list(Replay.objects.order_by("pk").values_list("state", flat=True))
 
 
 def test_a_start_makes_a_row_and_runs_it(dataset: Dataset, daemon: Daemon, remote: StreamerRemote) -> None:
-    status = tasks.start(request(dataset), remote)
+    status = driving.start(run_request(dataset), remote)
     run = Replay.objects.get()
     assert (status["state"], status["replay_id"]) == ("REPLAYING", run.pk)
     assert (run.state, run.generation, run.pace) == ("REPLAYING", 1, SLOW)
@@ -65,8 +61,8 @@ def test_a_start_makes_a_row_and_runs_it(dataset: Dataset, daemon: Daemon, remot
 def test_a_second_start_joins_the_first_and_makes_no_row(
     dataset: Dataset, daemon: Daemon, remote: StreamerRemote
 ) -> None:
-    tasks.start(request(dataset), remote)
-    again = tasks.start(request(dataset, {"records_per_s": 999}), remote)
+    driving.start(run_request(dataset), remote)
+    again = driving.start(run_request(dataset, {"records_per_s": 999}), remote)
     assert (again["note"], again["pace"]) == ("already running", SLOW)
     assert states() == ["REPLAYING"]
 
@@ -79,7 +75,7 @@ def test_many_starts_at_the_same_instant_make_one_replay(
     def start() -> None:
         barrier.wait()
         try:
-            answers.append(tasks.start(request(dataset), remote))
+            answers.append(driving.start(run_request(dataset), remote))
         finally:
             connection.close()
 
@@ -98,9 +94,9 @@ def test_many_starts_at_the_same_instant_make_one_replay(
 def test_a_start_that_nobody_answers_leaves_a_failed_row_with_the_reason(
     dataset: Dataset, remote: StreamerRemote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "_START_WITHIN_S", 0.1)
+    monkeypatch.setattr(driving, "_START_WITHIN_S", 0.1)
     with pytest.raises(StreamerUnreachable):
-        tasks.start(request(dataset), remote)
+        driving.start(run_request(dataset), remote)
     run = Replay.objects.get()
     assert run.state == "FAILED"
     assert "did not take the command start within 0.1 s" in run.error
@@ -111,7 +107,7 @@ def test_a_start_that_is_refused_leaves_a_failed_row_with_the_reason(
     dataset: Dataset, daemon: Daemon, remote: StreamerRemote
 ) -> None:
     with pytest.raises(StreamerRefused):
-        tasks.start(request(dataset, {"records_per_s": 0}), remote)
+        driving.start(run_request(dataset, {"records_per_s": 0}), remote)
     assert states() == ["FAILED"]
     assert "Expected a pace" in Replay.objects.get().error
 
@@ -119,23 +115,23 @@ def test_a_start_that_is_refused_leaves_a_failed_row_with_the_reason(
 def test_stop_ends_the_row_where_the_replay_was(
     dataset: Dataset, daemon: Daemon, remote: StreamerRemote, wait_for: Callable[..., Any]
 ) -> None:
-    tasks.start(request(dataset, {"records_per_s": 1000}), remote)
+    driving.start(run_request(dataset, {"records_per_s": 1000}), remote)
     wait_for(lambda: daemon.status()["position"] > 50)
-    status = tasks.stop(remote)
+    status = driving.stop(remote)
     run = Replay.objects.get()
     assert (run.state, run.position) == ("STOPPED", status["position"])
     assert run.position_ts_event == int(status["ts_event"])
     assert run.ended_at is not None
-    assert tasks.stop(remote)["state"] == "STOPPED"
+    assert driving.stop(remote)["state"] == "STOPPED"
     assert states() == ["STOPPED"]
 
 
 def test_a_row_that_the_streamer_lost_is_closed_and_the_next_start_runs(
     dataset: Dataset, daemon: Daemon, remote: StreamerRemote
 ) -> None:
-    runs.open_run(**request(dataset))
+    runs.open_run(run_request(dataset))
     Replay.objects.update(state=ReplayState.REPLAYING)
-    status = tasks.start(request(dataset), remote)
+    status = driving.start(run_request(dataset), remote)
     assert states() == ["FAILED", "REPLAYING"]
     assert status["replay_id"] == Replay.objects.latest("pk").pk
 
@@ -143,36 +139,36 @@ def test_a_row_that_the_streamer_lost_is_closed_and_the_next_start_runs(
 def test_a_row_whose_end_was_not_written_yet_is_ended_by_the_next_start(
     dataset: Dataset, daemon: Daemon, remote: StreamerRemote
 ) -> None:
-    tasks.start(request(dataset), remote)
+    driving.start(run_request(dataset), remote)
     remote.call("stop")
     assert states() == ["REPLAYING"]
-    tasks.start(request(dataset), remote)
+    driving.start(run_request(dataset), remote)
     assert states() == ["STOPPED", "REPLAYING"]
 
 
 def test_a_start_that_a_worker_never_finished_is_failed_by_the_next(
     dataset: Dataset, daemon: Daemon, remote: StreamerRemote
 ) -> None:
-    runs.open_run(**request(dataset))
+    runs.open_run(run_request(dataset))
     Replay.objects.update(created_at=timezone.now() - timedelta(minutes=1))
-    tasks.start(request(dataset), remote)
+    driving.start(run_request(dataset), remote)
     assert states() == ["FAILED", "REPLAYING"]
 
 
 def test_a_start_beside_one_that_hangs_says_so(
     dataset: Dataset, daemon: Daemon, remote: StreamerRemote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "_OTHER_START_WITHIN_S", 0.2)
-    runs.open_run(**request(dataset))
+    monkeypatch.setattr(driving, "_OTHER_START_WITHIN_S", 0.2)
+    runs.open_run(run_request(dataset))
     with pytest.raises(StreamerUnreachable, match="another start is under way"):
-        tasks.start(request(dataset), remote)
+        driving.start(run_request(dataset), remote)
 
 
 def test_a_streamer_that_runs_something_unknown_keeps_it_and_the_row_says_so(
     dataset: Dataset, daemon: Daemon, remote: StreamerRemote
 ) -> None:
     remote.call("start", command(SLOW, replay_id=12345))
-    assert tasks.start(request(dataset), remote)["note"] == "already running"
+    assert driving.start(run_request(dataset), remote)["note"] == "already running"
     assert "already running replay #12345" in Replay.objects.get().error
 
 
@@ -182,7 +178,7 @@ def test_a_streamer_that_runs_something_unknown_keeps_it_and_the_row_says_so(
 def test_a_time_that_is_none_leaves_the_row_without_one(
     dataset: Dataset, daemon: Daemon, remote: StreamerRemote, ts_event: int, kept: int | None
 ) -> None:
-    status = tasks.start(request(dataset), remote)
+    status = driving.start(run_request(dataset), remote)
     assert runs.record_status({**status, "position": 9, "ts_event": str(ts_event)})
     run = Replay.objects.get()
     assert (run.position, run.position_ts_event) == (9, kept)
@@ -191,7 +187,7 @@ def test_a_time_that_is_none_leaves_the_row_without_one(
 def test_a_write_of_an_older_generation_changes_nothing(
     dataset: Dataset, daemon: Daemon, remote: StreamerRemote
 ) -> None:
-    status = tasks.start(request(dataset), remote)
+    status = driving.start(run_request(dataset), remote)
     Replay.objects.update(generation=2)
     assert not runs.record_status({**status, "position": 777})
     assert Replay.objects.get().position != 777
@@ -200,8 +196,8 @@ def test_a_write_of_an_older_generation_changes_nothing(
 def test_a_late_heartbeat_does_not_bring_an_ended_row_back(
     dataset: Dataset, daemon: Daemon, remote: StreamerRemote
 ) -> None:
-    status = tasks.start(request(dataset), remote)
-    ended = tasks.stop(remote)
+    status = driving.start(run_request(dataset), remote)
+    ended = driving.stop(remote)
     assert runs.record_status(ended)
     assert not runs.record_status(status)
     assert states() == ["STOPPED"]
@@ -210,7 +206,7 @@ def test_a_late_heartbeat_does_not_bring_an_ended_row_back(
 def test_a_claim_takes_over_once_and_fences_the_old_owner_off(
     dataset: Dataset, daemon: Daemon, remote: StreamerRemote
 ) -> None:
-    status = tasks.start(request(dataset), remote)
+    status = driving.start(run_request(dataset), remote)
     runs.record_status({**status, "position": 1234})
     claimed = runs.claim_run(lambda replay_id: False)
     assert claimed is not None
@@ -219,19 +215,138 @@ def test_a_claim_takes_over_once_and_fences_the_old_owner_off(
     assert runs.claim_run(lambda replay_id: replay_id == Replay.objects.get().pk) is None
 
 
-def test_the_position_of_a_loop_counts_all_rounds(dataset: Dataset, daemon: Daemon, remote: StreamerRemote) -> None:
-    status = tasks.start(request(dataset), remote)
-    runs.record_status({**status, "position": 5, "records": 3000, "loops": 2})
-    assert Replay.objects.get().position == 6005
+def test_a_row_keeps_where_the_replay_is_and_what_it_published(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote
+) -> None:
+    window: tuple[FixedPlace, FixedPlace] = ({"record": 100}, {"fraction": 0.5})
+    status = driving.start(run_request(dataset, window=window), remote)
+    assert (status["window_from"], status["window_to"]) == (100, 1500)
+    runs.record_status({**status, "position": 105, "published": 2805, "loops": 2})
+    run = Replay.objects.get()
+    assert (run.position, run.published, run.loops) == (105, 2805, 2)
+    again = runs.start_command(run)
+    assert (again["start_record"], again["published"], again["loops"], again["paused"]) == (105, 2805, 2, False)
+    assert (again["window_from"], again["window_to"]) == window
+
+
+def test_pause_resume_step_and_stop_say_what_is_wanted_and_what_is(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote
+) -> None:
+    def row() -> tuple[str, str]:
+        run = Replay.objects.get()
+        return run.desired_state, run.state
+
+    driving.start(run_request(dataset), remote)
+    assert row() == ("REPLAYING", "REPLAYING")
+    assert driving.pause(remote)["state"] == "PAUSED"
+    assert row() == ("PAUSED", "PAUSED")
+    assert driving.resume(remote)["state"] == "REPLAYING"
+    assert row() == ("REPLAYING", "REPLAYING")
+    before = driving.seek({"record": 1000}, remote)
+    assert row() == ("REPLAYING", "REPLAYING")
+    stepped = driving.step("record", 5, remote)
+    assert row() == ("PAUSED", "PAUSED")
+    assert stepped["position"] >= before["position"] + 5
+    assert Replay.objects.get().position == stepped["position"]
+    driving.change_pace({"pace": "max", "skip_idle_s": 60.0}, remote)
+    assert (Replay.objects.get().pace, Replay.objects.get().skip_idle_s) == ("max", 60.0)
+    driving.stop(remote)
+    assert row() == ("STOPPED", "STOPPED")
+
+
+def test_a_verb_that_fails_wants_nothing(dataset: Dataset, daemon: Daemon, remote: StreamerRemote) -> None:
+    driving.start(run_request(dataset), remote)
+    with pytest.raises(StreamerRefused):
+        driving.step("furlong", 1, remote)  # type: ignore[arg-type]
+    assert Replay.objects.get().desired_state == "REPLAYING"
+
+
+def test_a_desire_is_not_taken_back_when_somebody_wants_something_else_by_now(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote
+) -> None:
+    driving.start(run_request(dataset), remote)
+    paused = runs.desire(Replay.Desired.PAUSED)
+    assert paused is not None
+    runs.desire(Replay.Desired.STOPPED)
+    paused.take_back()
+    assert Replay.objects.get().desired_state == "STOPPED"
+
+
+def test_verbs_without_a_replay_are_refused_and_a_stop_is_harmless(
+    transactional_db: None, daemon: Daemon, remote: StreamerRemote
+) -> None:
+    for verb in (driving.pause, driving.resume, lambda remote: driving.step("event", 1, remote)):
+        with pytest.raises(StreamerRefused):
+            verb(remote)
+    assert driving.stop(remote)["state"] == "IDLE"
+
+
+def test_a_start_whose_worker_died_before_the_streamer_heard_of_it_is_finished_by_asking_again(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote
+) -> None:
+    request = run_request(dataset, request_id="key:1")
+    left_behind = runs.open_run(request)
+    assert left_behind is not None
+    status = driving.start(request, remote)
+    assert (status["replay_id"], status["state"]) == (left_behind.pk, "REPLAYING")
+    assert "note" not in status
+    assert states() == ["REPLAYING"]
+
+
+def test_a_start_whose_worker_died_after_the_streamer_heard_of_it_is_not_started_twice(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote
+) -> None:
+    request = run_request(dataset, request_id="key:1")
+    run = runs.open_run(request)
+    assert run is not None
+    run.dataset = dataset
+    remote.call("start", runs.start_command(run), once="key:1")
+    assert driving.start(request, remote)["replay_id"] == run.pk
+    assert states() == ["REPLAYING"]
+    assert daemon.handled.count("start") == 1
+    assert driving.start(request, remote)["note"] == "started before"
+    driving.stop(remote)
+    assert driving.start(request, remote)["note"] == "started before", "it was started, and has ended since"
+    assert states() == ["STOPPED"]
+
+
+def test_a_start_that_failed_fails_again_when_it_is_asked_for_again(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote
+) -> None:
+    request = run_request(dataset, {"records_per_s": 0}, request_id="key:1")
+    for _ in range(2):
+        with pytest.raises(StreamerRefused, match="Expected a pace"):
+            driving.start(request, remote)
+    assert states() == ["FAILED"]
+
+
+def test_a_step_that_is_asked_for_again_is_made_once(dataset: Dataset, daemon: Daemon, remote: StreamerRemote) -> None:
+    driving.start(run_request(dataset), remote)
+    driving.pause(remote)
+    first = driving.step("record", 5, remote, once="key:1")
+    assert driving.step("record", 5, remote, once="key:1")["position"] == first["position"]
+    assert remote.call("status")["position"] == first["position"]
+    assert driving.step("record", 5, remote, once="key:2")["position"] == first["position"] + 5
+
+
+def test_a_start_beside_a_replay_that_is_just_being_resumed_does_not_close_it(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driving, "_OTHER_START_WITHIN_S", 0.2)
+    runs.open_run(run_request(dataset))
+    Replay.objects.update(state="REPLAYING", heartbeat_at=timezone.now())
+    with pytest.raises(StreamerUnreachable, match="another start is under way"):
+        driving.start(run_request(dataset), remote)
+    assert states() == ["REPLAYING"]
 
 
 def test_outcomes_are_plain_data_for_every_verb(
     dataset: Dataset, daemon: Daemon, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks.streamer_remote.cache_clear()
-    assert tasks.change_pace("max") == {"refused": "No replay is running."}
-    assert tasks.start_replay(request(dataset))["status"]["state"] == "REPLAYING"
-    assert tasks.change_pace({"records_per_s": 3})["status"]["pace"] == {"records_per_s": 3}
+    assert tasks.change_pace({"pace": "max"}) == {"refused": "No replay is running."}
+    assert tasks.start_replay(run_request(dataset))["status"]["state"] == "REPLAYING"
+    assert tasks.change_pace({"pace": {"records_per_s": 3}})["status"]["pace"] == {"records_per_s": 3}
     assert control.status()["pace"] == {"records_per_s": 3}, "an answered command shows in the very next status"
     assert tasks.stop_replay()["status"]["state"] == "STOPPED"
     tasks.streamer_remote().close()
@@ -260,11 +375,11 @@ class SlowTask:
 @pytest.fixture
 def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowTask]:
     """Return a task that occupies every waiter."""
-    monkeypatch.setattr(control, "ANSWER_WITHIN_S", 0.1)
-    monkeypatch.setattr(control, "_SLACK_S", 0.1)
+    monkeypatch.setattr(dispatch, "ANSWER_WITHIN_S", 0.1)
+    monkeypatch.setattr(dispatch, "_SLACK_S", 0.1)
     task = SlowTask()
     with ThreadPoolExecutor(8) as callers:
-        answers = [callers.submit(control._through_worker, task) for _ in range(8)]
+        answers = [callers.submit(dispatch.through_worker, task) for _ in range(8)]
         for answer in answers:
             assert isinstance(answer.exception(10), ControlUnreachable)
     assert task.sent == 8
@@ -278,43 +393,43 @@ def test_a_command_that_queued_until_its_caller_was_told_is_never_sent(
     queued, next_one = SlowTask(), SlowTask()
     done: list[str] = []
     with pytest.raises(ControlUnreachable, match="no Celery worker answered"):
-        control._through_worker(queued)
+        dispatch.through_worker(queued)
     with pytest.raises(TimeoutError):
-        control._on_waiter(lambda: done.append("too late"))
+        dispatch._on_waiter(lambda: done.append("too late"))
     busy.released.set()
     next_one.released.set()
-    monkeypatch.setattr(control, "ANSWER_WITHIN_S", 5)
+    monkeypatch.setattr(dispatch, "ANSWER_WITHIN_S", 5)
     with pytest.raises(ControlError, match="a late answer"):
-        control._through_worker(next_one)
+        dispatch.through_worker(next_one)
     assert (queued.sent, next_one.sent, done) == (0, 1, [])
 
 
 def test_a_command_whose_turn_comes_after_its_deadline_is_not_sent() -> None:
     task = SlowTask()
     with pytest.raises(TaskTimeoutError):
-        control._run(task, (), time.monotonic())
+        dispatch._run(task, (), time.monotonic())
     assert task.sent == 0
 
 
 def test_more_commands_than_can_wait_are_refused_at_once_and_every_place_is_given_back(
     busy: SlowTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "ANSWER_WITHIN_S", 5)
+    monkeypatch.setattr(dispatch, "ANSWER_WITHIN_S", 5)
     refused, answered = SlowTask(), SlowTask()
     answered.released.set()
-    queued = control.MAX_WAITING - 8
+    queued = dispatch.MAX_WAITING - 8
     with ThreadPoolExecutor(queued) as callers:
-        answers = [callers.submit(control._through_worker, answered) for _ in range(queued)]
-        while control._PLACES._value:  # until they all wait
+        answers = [callers.submit(dispatch.through_worker, answered) for _ in range(queued)]
+        while dispatch._PLACES._value:  # until they all wait
             time.sleep(0.001)
         with pytest.raises(ControlUnreachable, match="64 commands are waiting for an answer already"):
-            control._through_worker(refused)
+            dispatch.through_worker(refused)
         busy.released.set()
         assert {type(answer.exception(10)) for answer in answers} == {ControlError}
     assert refused.sent == 0
-    for place in [control._PLACES.acquire(timeout=10) for _ in range(control.MAX_WAITING)]:
+    for place in [dispatch._PLACES.acquire(timeout=10) for _ in range(dispatch.MAX_WAITING)]:
         assert place
-        control._PLACES.release()
+        dispatch._PLACES.release()
 
 
 @pytest.mark.parametrize("rate", [5000, 0, -1, 500_001])
@@ -369,3 +484,13 @@ def test_the_default_dataset_is_that_of_csv_path_else_of_symbol_else_the_first(s
     with pytest.raises(ControlError, match="Dataset b is failed: line 2"):
         find_dataset("")
     assert control.find_dataset("a") == first
+
+
+def test_a_second_request_to_read_files_goes_back_to_the_broker_and_holds_no_thread_of_a_worker(
+    redis_client: redis.Redis, transactional_db: None
+) -> None:
+    with tasks._reading:
+        tasks.rescan_datasets([17])
+    (message,) = [json.loads(text) for text in redis_client.lrange("celery", 0, -1)]
+    assert message["headers"]["argsrepr"] == "([17],)"
+    assert message["headers"]["eta"] is not None

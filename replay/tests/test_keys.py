@@ -6,10 +6,23 @@ from io import StringIO
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from replay.keys import KEY_LENGTH, KeyFormError, create_key, find_key, secret_of
+from replay import keys
+from replay.feed.cram import is_key
+from replay.keys import (
+    KEY_LENGTH,
+    KeyFormError,
+    create_key,
+    feed_key,
+    find_key,
+    is_usable,
+    note_login,
+    secret_of,
+    secrets_of,
+)
 from replay.models import ApiKey
 
 
@@ -123,3 +136,70 @@ def test_createapikey_names_what_is_wrong(alice: User) -> None:
         call_command("createapikey", "bob", "x")
     with pytest.raises(CommandError, match="--days: expected 1 to 36500, found 0"):
         call_command("createapikey", "alice", "x", "--days", "0")
+
+
+def test_the_engines_own_key_is_a_key_and_follows_from_the_site_secret_alone(settings: Settings) -> None:
+    settings.SECRET_KEY = "one"
+    ours = feed_key()
+    assert is_key(ours) and ours == feed_key()
+    settings.SECRET_KEY = "other"
+    assert feed_key() != ours
+
+
+def test_challenge_response_gets_the_usable_keys_of_a_bucket_that_have_the_scope(alice: User) -> None:
+    _, reading = create_key(alice, "reads", ["read"])
+    row, feeding = create_key(alice, "feeds", ["feed"])
+    other, beside = create_key(alice, "beside", ["feed", "read"])
+    ApiKey.objects.filter(pk=other.pk).update(bucket_id=row.bucket_id)
+    assert sorted(secrets_of(row.bucket_id)) == sorted([feeding, beside])
+    assert secrets_of(reading[-5:]) == []
+    assert secrets_of("zzzzz") == []
+    ApiKey.objects.filter(pk=other.pk).update(revoked_at=timezone.now())
+    assert secrets_of(row.bucket_id) == [feeding]
+    alice.is_active = False
+    alice.save()
+    assert secrets_of(row.bucket_id) == []
+
+
+def test_a_key_that_is_revoked_expired_or_orphaned_is_usable_no_longer(alice: User) -> None:
+    row, text = create_key(alice, "feeds", ["feed"])
+    assert is_usable(text)
+    assert not is_usable(text, "control")
+    assert not is_usable("db-" + "x" * 29)
+    ApiKey.objects.filter(pk=row.pk).update(expires_at=timezone.now())
+    assert not is_usable(text)
+
+
+def test_a_login_is_noted(alice: User) -> None:
+    row, text = create_key(alice, "feeds", ["feed"])
+    note_login(text)
+    row.refresh_from_db()
+    assert row.last_used_at is not None
+
+
+def test_our_own_engine_gets_in_without_the_database() -> None:  # which this test may not touch
+    ours = feed_key()
+    assert secrets_of(ours[-5:]) == [ours]
+    assert is_usable(ours)
+    note_login(ours)
+
+
+def test_without_the_database_nobody_else_gets_in_and_whoever_is_in_stays(
+    alice: User, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, text = create_key(alice, "feeds", ["feed"])
+
+    def gone(*args: object) -> None:
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr(keys, "_usable", gone)
+    assert secrets_of(text[-5:]) == []
+    assert is_usable(text)
+    note_login(text)
+    assert caplog.text.count("PostgreSQL is away, keys are not looked up: connection refused") == 3
+
+
+def test_no_key_is_made_with_the_bucket_of_our_own(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["db-" + "x" * 24 + feed_key()[-5:], "db-" + "y" * 29]
+    monkeypatch.setattr(keys, "_new_text", lambda: texts.pop(0))
+    assert create_key(alice, "bot", ["feed"])[1] == "db-" + "y" * 29

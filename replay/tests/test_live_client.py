@@ -29,8 +29,8 @@ from replay.feed.live_server import Authenticate, Failed, LiveServer, Refused, S
 from replay.feed.live_symbology import resolve
 from replay.feed.stream import FeedError
 from replay.tests.feeds import SYMBOLS, pieces, random_records
-from replay.tests.live_gateway import Gateway
 from replay.tests.recordings import recording, session
+from replay.tests.serving import serving
 
 KEY = "db-0123456789abcdefghijklmnopqrs"
 CHALLENGE = "zS9TxijuCsebyaTxxcrmeJs_MkARdB2L"
@@ -140,17 +140,16 @@ def test_a_byte_at_a_time_is_enough() -> None:
 def test_a_socket_received_into_the_machine_brings_every_record() -> None:
     records = session(3000)
     parts = [np.empty(0, MBO)]
-    with (
-        Gateway(recording(records)).running() as gateway,
-        socket.create_connection(("127.0.0.1", gateway.port)) as peer,
-    ):
+    with serving(recording(records)) as gateway, socket.create_connection(("127.0.0.1", gateway.port)) as peer:
+        gateway.replay()  # at max it waits for its first client
         machine = client()
         while size := peer.recv_into(machine.space()):
             parts.append(machine.received(size).copy())
             peer.sendall(machine.to_send())
         machine.finish()
     assert (np.concatenate(parts) == records).all() and machine.symbols == SYMBOLS
-    assert machine.events() == [LoggedIn(1_700_000_000), ACK]
+    [logged_in, *events] = machine.events()
+    assert isinstance(logged_in, LoggedIn) and events == [ACK, ReplayCompleted("Finished mbo replay")]
 
 
 def test_records_are_views_of_the_receive_buffer() -> None:

@@ -1,12 +1,14 @@
 """The daemon as a process: signals, resumption after SIGKILL, and the row it leaves behind."""
 
 import asyncio
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,18 @@ import pytest
 import redis
 from django.conf import settings as django_settings
 from django.db import connection
+from django.db.models import F
 
-from replay import runs, tasks
+from replay import driving, lease, runs
 from replay.feed.index import index_path
-from replay.models import Dataset, Replay
+from replay.models import Dataset, FeedLease, Replay
 from replay.reporter import WRITE_EVERY_S, RowReporter, Run
-from replay.streamer.messages import StartCommand, StreamerRefused
+from replay.runs import FEED
+from replay.streamer.messages import StartCommand, StreamerRefused, StreamerStatus
 from replay.streamer.remote import StreamerRemote
 from replay.tests.daemon import Daemon
 from replay.tests.recordings import Reader, books, decode, session, write_dbn
+from replay.tests.requests import run_request
 
 Wait = Callable[..., Any]
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
@@ -47,16 +52,7 @@ def port(process_env: dict[str, str]) -> int:
 
 
 def start(dataset: Dataset, remote: StreamerRemote, records_per_s: int) -> None:
-    tasks.start(
-        {
-            "dataset_id": dataset.pk,
-            "pace": {"records_per_s": records_per_s},
-            "loop": False,
-            "max_msgs": -1,
-            "user_id": None,
-        },
-        remote,
-    )
+    driving.start(run_request(dataset, {"records_per_s": records_per_s}), remote)
 
 
 def listens(port: int) -> Callable[[], bool]:
@@ -83,6 +79,7 @@ def test_sigterm_ends_the_daemon_at_once_and_leaves_the_row_stopped(
     assert run.position_ts_event
     assert run.ended_at is not None
     assert remote.status() is None
+    assert lease.take(FEED, "next") is not None, "the feed is free at once"
 
 
 def test_after_sigkill_the_next_daemon_resumes_the_same_replay_and_its_clients_are_right(
@@ -176,18 +173,77 @@ def test_everything_is_compiled_before_the_port_is_open(process_env: dict[str, s
     assert "[1, 1, 1, 1, 1] became [1, 1, 1, 1, 1]" in done.stdout, done.stderr
 
 
-def test_a_second_streamer_on_the_port_ends_with_a_clear_message(
-    spawn: Spawn, port: int, process_env: dict[str, str]
+def run_streamer(environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    """Run a streamer that is expected to end by itself."""
+    manage = Path(django_settings.BASE_DIR) / "manage.py"
+    return subprocess.run(
+        [sys.executable, str(manage), "runstreamer"], env=environment, capture_output=True, text=True, timeout=30
+    )
+
+
+def test_a_second_streamer_is_refused_and_told_who_publishes_the_feed(
+    spawn: Spawn, port: int, process_env: dict[str, str], wait_for: Wait
+) -> None:
+    first = spawn("runstreamer", until=listens(port))
+    second = run_streamer(process_env)
+    assert second.returncode == 1
+    assert re.search(
+        rf"CommandError: Another streamer publishes the feed main: process {first.pid} on \S+, since ", second.stderr
+    )
+    assert "Traceback" not in second.stderr
+    assert first.poll() is None
+
+
+def test_a_port_that_another_program_has_is_told_and_the_feed_is_free_again(
+    port: int, process_env: dict[str, str]
+) -> None:
+    with socket.create_server(("127.0.0.1", port)):
+        refused = run_streamer(process_env)
+    assert refused.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{port}" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert lease.take(FEED, "next") is not None
+
+
+def test_a_streamer_that_lost_the_feed_ends_and_changes_nothing_any_more(
+    spawn: Spawn, port: int, dataset: Dataset, remote: StreamerRemote, wait_for: Wait, tmp_path: Path
+) -> None:
+    zombie = spawn("runstreamer", until=listens(port))
+    start(dataset, remote, 1000)
+    FeedLease.objects.update(owner="other:1:x", generation=F("generation") + 1)
+    assert zombie.wait(5) == 1
+    log = (tmp_path / "log" / "spawned-runstreamer.log").read_text()
+    assert "Another streamer has taken the feed over" in log
+    assert Replay.objects.get().state == "REPLAYING", "whoever has the feed now says what becomes of it"
+    assert FeedLease.objects.get().owner == "other:1:x"
+
+
+def test_a_paused_replay_is_paused_where_it_was_after_sigkill(
+    spawn: Spawn, port: int, dataset: Dataset, remote: StreamerRemote, wait_for: Wait
+) -> None:
+    first = spawn("runstreamer", until=listens(port))
+    start(dataset, remote, 1000)
+    driving.seek({"record": 30_000}, remote)
+    paused = driving.pause(remote)
+    first.kill()
+    first.wait()
+    run = Replay.objects.get()
+    assert (run.state, run.desired_state, run.position) == ("PAUSED", "PAUSED", paused["position"])
+    spawn("runstreamer", until=listens(port))
+    status = wait_for(lambda: (found := remote.status()) and found["generation"] == 2 and found)
+    assert (status["state"], status["position"]) == ("PAUSED", paused["position"])
+    assert driving.resume(remote)["state"] == "REPLAYING"
+    wait_for(lambda: Replay.objects.get().position > paused["position"])
+
+
+def test_what_a_killed_worker_wanted_and_could_not_say_happens_all_the_same(
+    spawn: Spawn, port: int, dataset: Dataset, remote: StreamerRemote, wait_for: Wait
 ) -> None:
     spawn("runstreamer", until=listens(port))
-    manage = Path(django_settings.BASE_DIR) / "manage.py"
-    second = subprocess.run(
-        [sys.executable, str(manage), "runstreamer"], env=process_env, capture_output=True, text=True
-    )
-    assert second.returncode != 0
-    assert f"Cannot listen on 127.0.0.1:{port}" in second.stderr
-    assert "second streamer" in second.stderr
-    assert "Traceback" not in second.stderr
+    start(dataset, remote, 100)
+    for wanted in (Replay.Desired.PAUSED, Replay.Desired.REPLAYING, Replay.Desired.STOPPED):
+        runs.desire(wanted)  # as a worker does, and dies
+        wait_for(lambda wanted=wanted: Replay.objects.get().state == wanted)
 
 
 class Owner:
@@ -195,16 +251,33 @@ class Owner:
 
     def __init__(self, refusal: str = "") -> None:
         self.resumed: list[StartCommand] = []
+        self.brought: list[tuple[Run, str]] = []
         self.given_up: list[Run] = []
+        self.lost = False
         self._refusal = refusal
 
-    def resume(self, command: StartCommand) -> None:
+    def resume(self, command: StartCommand) -> "Future[StreamerStatus]":
         self.resumed.append(command)
+        resumption: Future[StreamerStatus] = Future()
         if self._refusal:
-            raise StreamerRefused(self._refusal)
+            resumption.set_exception(StreamerRefused(self._refusal))
+        return resumption
+
+    def bring(self, run: Run, state: str) -> None:
+        self.brought.append((run, state))
 
     def give_up(self, run: Run) -> None:
         self.given_up.append(run)
+
+    def lose(self) -> None:
+        self.lost = True
+
+
+def make_reporter() -> RowReporter:
+    """Return a reporter that holds the feed."""
+    held = lease.take(FEED, "tests")
+    assert held is not None
+    return RowReporter(held)
 
 
 @pytest.fixture
@@ -217,7 +290,7 @@ def test_a_reporter_step_writes_the_newest_status_and_then_has_nothing_to_do(
     dataset: Dataset, daemon: Daemon, remote: StreamerRemote
 ) -> None:
     start(dataset, remote, 10)
-    status, reporter, owner = daemon.status(), RowReporter(), Owner()
+    status, reporter, owner = daemon.status(), make_reporter(), Owner()
     reporter.offer({**status, "position": 5})
     reporter.offer({**status, "position": 9})
     assert reporter.step(owner)
@@ -230,7 +303,7 @@ def test_the_end_of_a_replay_is_written_though_the_next_one_runs_already(
     dataset: Dataset, daemon: Daemon, remote: StreamerRemote
 ) -> None:
     start(dataset, remote, 10)
-    status, reporter = daemon.status(), RowReporter()
+    status, reporter = daemon.status(), make_reporter()
     reporter.offer({**status, "state": "DONE"})
     reporter.offer({**status, "replay_id": status["replay_id"] + 1})
     reporter.step(Owner())
@@ -242,19 +315,83 @@ def test_a_run_whose_row_belongs_to_somebody_else_is_given_up(
 ) -> None:
     start(dataset, remote, 10)
     Replay.objects.update(generation=7)
-    reporter, owner = RowReporter(), Owner()
+    reporter, owner = make_reporter(), Owner()
     reporter.offer(daemon.status())
     reporter.step(owner)
     assert owner.given_up == [(Replay.objects.get().pk, 1)]
 
 
 def test_a_replay_that_cannot_be_resumed_is_failed_with_the_reason(dataset: Dataset) -> None:
-    runs.open_run(dataset.pk, "max", False, -1, None)
+    runs.open_run(run_request(dataset))
     Replay.objects.update(state="REPLAYING", position=17)
     owner = Owner("Cannot open made.dbn: it is gone")
-    RowReporter().step(owner)
+    make_reporter().step(owner)
     assert [command["start_record"] for command in owner.resumed] == [17]
     assert (Replay.objects.get().state, Replay.objects.get().error) == ("FAILED", "Cannot open made.dbn: it is gone")
+
+
+def test_a_replay_that_was_to_be_stopped_is_ended_and_not_resumed(dataset: Dataset) -> None:
+    runs.open_run(run_request(dataset))
+    Replay.objects.update(state="PAUSED", desired_state="STOPPED")
+    owner = Owner()
+    make_reporter().step(owner)
+    assert owner.resumed == []
+    assert (Replay.objects.get().state, Replay.objects.get().generation) == ("STOPPED", 2)
+
+
+def test_a_resumption_that_the_end_of_the_process_cut_off_is_left_to_the_next(dataset: Dataset) -> None:
+    runs.open_run(run_request(dataset))
+    Replay.objects.update(state="REPLAYING", position=17)
+    cut_off: Future[StreamerStatus] = Future()
+    cut_off.cancel()
+    owner = Owner()
+    owner.resume = lambda command: cut_off  # type: ignore[method-assign]
+    make_reporter().step(owner)
+    assert Replay.objects.get().state == "REPLAYING"
+
+
+def test_a_row_is_given_what_it_wants_at_the_second_look_and_not_when_it_was_on_its_way(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote
+) -> None:
+    start(dataset, remote, 10)
+    reporter, owner, status = make_reporter(), Owner(), daemon.status()
+    run = (status["replay_id"], 1)
+
+    def look(state: str) -> None:
+        reporter.offer({**status, "state": state})
+        reporter.step(owner)
+
+    look("REPLAYING")
+    runs.desire(Replay.Desired.PAUSED)
+    look("REPLAYING")
+    look("PAUSED")
+    look("PAUSED")
+    assert owner.brought == []
+    runs.desire(Replay.Desired.REPLAYING)
+    look("PAUSED")
+    assert owner.brought == []
+    look("PAUSED")
+    assert owner.brought == [(run, "REPLAYING")]
+    look("STOPPED")
+    look("STOPPED")
+    assert len(owner.brought) == 1, "what has ended is brought nowhere"
+
+
+def test_without_the_lease_nothing_is_written_and_the_owner_is_told(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote
+) -> None:
+    start(dataset, remote, 10)
+    reporter, owner, status = make_reporter(), Owner(), daemon.status()
+    assert runs.record_status({**status, "position": 3}, reporter._lease)
+    FeedLease.objects.update(generation=7)
+    assert not runs.record_status({**status, "position": 4}, reporter._lease)
+    reporter.offer({**status, "position": 5})
+    assert not reporter.step(owner)
+    assert owner.lost
+    assert Replay.objects.get().position == 3
+    reporter.offer({**status, "position": 6})
+    assert not reporter.step(owner)
+    reporter.close(1)
 
 
 def test_a_fault_in_the_reporter_is_logged_and_it_goes_on(
@@ -268,7 +405,7 @@ def test_a_fault_in_the_reporter_is_logged_and_it_goes_on(
 
     start(dataset, remote, 10)
     Replay.objects.update(generation=7)
-    reporter, owner = RowReporter(), Clumsy()
+    reporter, owner = make_reporter(), Clumsy()
     reporter.offer(daemon.status())
     reporter.start(owner)
     try:
@@ -288,7 +425,7 @@ def test_the_reporter_survives_a_lost_database_connection(
     dataset: Dataset, daemon: Daemon, remote: StreamerRemote, wait_for: Wait
 ) -> None:
     start(dataset, remote, 10)
-    reporter, status = RowReporter(), daemon.status()
+    reporter, status = make_reporter(), daemon.status()
     reporter.offer({**status, "position": 1})
     reporter.start(Owner())
     try:

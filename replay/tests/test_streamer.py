@@ -13,12 +13,12 @@ from orderbook.book.mbo import Action, Flags, MboArray
 from orderbook.tests.records import LAST, TOB, add, stream
 from replay.feed.csv_codec import HEADER
 from replay.feed.index import Index
-from replay.feed.raw_protocol import make_framing
 from replay.feed.sources import Recording, SourceError
 from replay.feed.stream import FramingName
-from replay.streamer import client as client_module
+from replay.streamer import arrivals, raw_session
 from replay.streamer import server as server_module
 from replay.streamer.messages import ReplayState, StreamerRefused, StreamerStatus
+from replay.streamer.outlet import Outlet
 from replay.streamer.publication import Publication
 from replay.streamer.server import Streamer, StreamerError
 from replay.tests.recordings import SYMBOLS, Reader, books, command, decode, recording, session
@@ -205,7 +205,7 @@ async def test_a_picture_ends_with_last_only_where_the_instrument_is_at_an_event
     for position, expected in ((inside, 0), (complete, Flags.LAST)):
         streamer = await listen("dbn", made)
         reader = await connect(streamer)
-        await streamer.start(command(start_record=position, max_msgs=position))
+        await streamer.start(command(start_record=position, max_msgs=0))
         picture, _ = decode("dbn", await reader.to_end())
         assert picture[0]["action"] == Action.CLEAR
         assert set(picture["flags"][:-1]) == {Flags.SNAPSHOT}
@@ -362,13 +362,14 @@ async def test_a_picture_that_takes_long_holds_nobody_else_up_and_is_still_exact
     assert books(captures[1]) == books(made.records)
 
 
-async def test_the_books_of_a_loop_are_found_beside_the_event_loop(
+async def test_the_books_of_a_recording_are_found_beside_the_event_loop(
     listen: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on: list[threading.Thread] = []
-    monkeypatch.setattr(server_module, "book_keys", lambda records: on.append(threading.current_thread()) or [])
-    await (await listen()).start(command({"records_per_s": 1}, loop=True))
-    assert on and threading.current_thread() not in on
+    monkeypatch.setattr(arrivals, "book_keys", lambda records: on.append(threading.current_thread()) or [])
+    await (await listen()).start(command({"records_per_s": 1}))
+    await until(lambda: bool(on))
+    assert threading.current_thread() not in on
 
 
 async def test_a_fault_in_the_clock_ends_the_replay_as_failed_and_says_so(
@@ -390,7 +391,7 @@ async def test_a_fault_in_the_clock_ends_the_replay_as_failed_and_says_so(
 async def test_a_client_that_vanished_is_given_up_after_half_a_minute() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
         sock, _ = server.accept()
-        client = client_module.Client(sock, "peer", make_framing("csv"))
+        outlet = Outlet(sock)
 
         def option(name: str) -> int:
             return sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
@@ -399,7 +400,7 @@ async def test_a_client_that_vanished_is_given_up_after_half_a_minute() -> None:
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             assert option("TCP_USER_TIMEOUT") == 30_000
             assert option("TCP_KEEPIDLE") + option("TCP_KEEPINTVL") * option("TCP_KEEPCNT") == 30
-        client.close()
+        outlet.close()
 
 
 async def test_rubbish_from_a_client_is_ignored(listen: Start, connect: Connect) -> None:
@@ -415,7 +416,7 @@ async def test_rubbish_from_a_client_is_ignored(listen: Start, connect: Connect)
 async def test_a_client_that_keeps_talking_is_cut_off(listen: Start, connect: Connect) -> None:
     streamer = await listen("dbn")
     reader = await connect(streamer)
-    reader.writer.write(b"x" * (client_module.MAX_INPUT_BYTES * 4))
+    reader.writer.write(b"x" * (raw_session.MAX_INPUT_BYTES * 4))
     await until(lambda: streamer.status()["clients"] == 0)
     await reader.close()
 

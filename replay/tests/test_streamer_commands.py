@@ -1,5 +1,6 @@
 """Commands over a real Redis: acknowledged, refused, given up, and with Redis away."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,6 +33,88 @@ def test_a_command_is_answered_with_the_true_status(remote: StreamerRemote) -> N
         assert (started["state"], started["replay_id"], started["pace"]) == ("REPLAYING", 1, {"records_per_s": 100})
         assert remote.call("pace", {"pace": {"records_per_s": 7}})["pace"] == {"records_per_s": 7}
         assert remote.call("stop")["state"] == "STOPPED"
+
+
+def test_time_is_controlled_through_commands(remote: StreamerRemote) -> None:
+    with Daemon(settings.REDIS_URL, FEED):
+        remote.call("start", command({"records_per_s": 1}))
+        assert remote.call("pause")["state"] == "PAUSED"
+        assert remote.call("seek", {"to": {"fraction": 0.5}})["position"] == 1500
+        assert remote.call("step", {"unit": "record", "by": -7})["position"] == 1493
+        status = remote.call("pace", {"pace": {"market_time": 0.5}, "skip_idle_s": 2.5})
+        assert (status["pace"], status["skip_idle_s"]) == ({"market_time": 0.5}, 2.5)
+        assert remote.call("resume")["state"] == "REPLAYING"
+        with pytest.raises(StreamerRefused, match="Expected a record from 0 to 3000, the end of the file, found 3001"):
+            remote.call("seek", {"to": {"record": 3001}})
+
+
+class Held:
+    """A command server whose commands wait until they are let go; all but ``status``."""
+
+    def __init__(self) -> None:
+        self.let_go = asyncio.Event()
+        self.begun: list[str] = []
+        self._server = commands.CommandServer(settings.REDIS_URL, self._handle, dict, FEED)  # type: ignore[arg-type]
+
+    async def __aenter__(self) -> "Held":
+        self._serving = asyncio.create_task(self._server.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._serving.cancel()
+        await asyncio.gather(self._serving, return_exceptions=True)
+
+    async def _handle(self, verb: str, args: dict[str, Any]) -> Any:
+        self.begun.append(verb)
+        if verb != "status":
+            await self.let_go.wait()
+        return {"nth": len(self.begun)}
+
+    async def until_begun(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.begun) < count:
+                await asyncio.sleep(0.005)
+
+
+def ask(remote: StreamerRemote, verb: str, once: str | None = None) -> "asyncio.Task[Any]":
+    return asyncio.create_task(asyncio.to_thread(remote.call, verb, {}, 10, once))
+
+
+async def test_a_long_command_holds_no_other_up(remote: StreamerRemote) -> None:
+    async with Held() as held:
+        slow = ask(remote, "seek")
+        await held.until_begun(1)
+        assert await ask(remote, "status")
+        assert not slow.done()
+        held.let_go.set()
+        await slow
+
+
+async def test_no_more_commands_than_a_bound_are_at_work_and_the_others_wait(
+    remote: StreamerRemote, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "_AT_ONCE", 2)
+    async with Held() as held:
+        asked = [ask(remote, "seek") for _ in range(3)]
+        await held.until_begun(2)
+        async with asyncio.timeout(10):
+            while redis_client.llen(COMMANDS_KEY.format(feed=FEED)) != 1:
+                await asyncio.sleep(0.005)
+        assert held.begun == ["seek"] * 2
+        held.let_go.set()
+        await asyncio.gather(*asked)
+        assert held.begun == ["seek"] * 3
+
+
+async def test_what_is_to_be_done_once_is_done_once_also_for_two_who_ask_together(remote: StreamerRemote) -> None:
+    async with Held() as held:
+        asked = [ask(remote, "step", "this one") for _ in range(2)]
+        await held.until_begun(1)
+        assert await ask(remote, "status")  # behind both of them
+        held.let_go.set()
+        answers = await asyncio.gather(*asked, ask(remote, "step", "this one"))
+        assert answers == [answers[0]] * 3
+        assert held.begun == ["step", "status"]
 
 
 def test_a_refused_command_says_why(remote: StreamerRemote) -> None:

@@ -1,4 +1,4 @@
-"""Is this machine's web, streamer, engine or worker process at work; for containers' health checks. Floor 5."""
+"""Is this machine's web, streamer, engine, worker or beat process at work; for containers' health checks. Floor 5."""
 
 import socket
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from batonic_site.celery import app
-from batonic_site.health import check_engine, check_streamer, check_web, failure
+from batonic_site.health import check_beat, check_engine, check_streamer, check_web, failure
 
 
 class Command(BaseCommand):
@@ -33,4 +33,5 @@ _CHECKS: Final[dict[str, Callable[[], str]]] = {
     "streamer": lambda: failure(check_streamer),
     "engine": lambda: failure(check_engine),
     "worker": _worker,
+    "beat": lambda: failure(check_beat),
 }

@@ -34,6 +34,7 @@ HEALTHY_WITHIN_S: Final = 120.0  # the very first start compiles the book's kern
 STEP_S: Final = 0.1
 IMPATIENT_AFTER_S: Final = 0.5  # a terminal, make and a service manager may each tell us the same end
 LOCAL_HOSTS: Final = ("127.0.0.1", *health.ANY_HOST)
+PORTS: Final = ("WEB_PORT", "STREAMER_TCP_PORT", "GATEWAY_PORT")
 MANAGE: Final = [sys.executable, str(settings.BASE_DIR / "manage.py")]
 
 
@@ -53,7 +54,7 @@ class Command(BaseCommand):
             signal.signal(number, self.on_signal)
         try:
             with only_one(settings.DATA_FOLDER):
-                check_ports({name: getattr(settings, name) for name in ("WEB_PORT", "STREAMER_TCP_PORT")})
+                check_ports({name: getattr(settings, name) for name in PORTS})
                 try:
                     self.run()
                 finally:
@@ -176,6 +177,7 @@ class Command(BaseCommand):
         lines = {
             "login": settings.ADMIN_USER,
             "password": shown,
+            "live gateway": f"{settings.GATEWAY_HOST}:{settings.GATEWAY_PORT} (manage.py createapikey makes a key)",
             "raw feed": f"{settings.STREAMER_TCP_HOST}:{settings.STREAMER_TCP_PORT} ({settings.FEED_FRAMING})",
             "data folder": f"{settings.DATA_FOLDER}   (logs in log/)",
             "stop": "Ctrl-C",

@@ -9,7 +9,7 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError
 
 from engine_worker.config import engine_config
-from engine_worker.status import StatusReader, status_line
+from engine_worker.status import status_line
 from engine_worker.threads import EngineThreads
 
 STATUS_EVERY_S: Final = 1.0
@@ -36,7 +36,7 @@ class Command(BaseCommand):
     def _watch(self, threads: EngineThreads, stop: Event) -> list[str]:
         """Say how it goes until told to stop, or until a thread dies. Returns the dead ones."""
         terminal = sys.stdout.isatty()
-        status = StatusReader(threads.engine, threads.sinks)
+        status = threads.status_reader()
         looks, told = 0, -1
         while not stop.wait(STATUS_EVERY_S):
             if dead := threads.dead_threads():

@@ -1,0 +1,112 @@
+"""The live protocol as the engine speaks it: logged in, subscribed, and watched for silence. Floor 3.
+
+The machine that knows the protocol is replay.feed.live_client; here is the socket around it. A gateway of ours and
+the vendor's are the same to it. The end of a replay is said (REPLAY_COMPLETED) and then shown by closing: a gateway
+that only closes has died, or been told to, and the replay may go on in the next connection.
+"""
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Final
+
+from engine_worker.connection import Connection, FeedInterrupted, fault_of, log_said
+from orderbook.book.mbo import MboArray
+from replay.feed.live_client import GatewayError, LiveClient, LoggedIn, ReplayCompleted, Told
+from replay.feed.live_messages import SubscriptionRequest
+from replay.feed.live_records import REPLAY_COMPLETED
+from replay.feed.stream import FeedError
+
+HEARTBEAT_INTERVAL_S: Final = 10
+"""A gateway that says nothing for 20 s, the margin of the machine included, is gone."""
+
+_LOOK_S: Final = 0.2
+_SEND_WITHIN_S: Final = 5.0
+
+Clock = Callable[[], int]
+"""Monotonic, ns."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a gateway is asked for: all MBO of these symbols, beginning with their books as they are."""
+
+    key: str = field(repr=False)
+    dataset: str
+    symbols: tuple[str, ...]
+
+
+def live_feed(login: Login, clock_ns: Clock = time.monotonic_ns) -> Callable[[socket.socket, Event], "LiveConnection"]:
+    """Return what makes a connection of a socket, by logging in on it."""
+    return lambda peer, stop: log_in(peer, login, stop, clock_ns)
+
+
+def log_in(peer: socket.socket, login: Login, stop: Event, clock_ns: Clock) -> "LiveConnection":
+    """Return the connection once the gateway has let us in and knows what we want.
+
+    Raises FeedRefused when it does not let us in, FeedInterrupted when it breaks off, is silent, or ``stop`` is set.
+    """
+    wanted = SubscriptionRequest("mbo", login.symbols, snapshot=True, id=1)
+    machine = LiveClient(login.key, login.dataset, [wanted], clock_ns(), heartbeat_interval_s=HEARTBEAT_INTERVAL_S)
+    connection = LiveConnection(peer, machine, clock_ns)
+    while not connection.is_let_in:
+        if stop.is_set():
+            raise FeedInterrupted("stopped before the gateway let us in")
+        connection.receive(_LOOK_S)  # brings no records before that
+    return connection
+
+
+class LiveConnection(Connection):
+    """One connection to a gateway; at most one replay."""
+
+    def __init__(self, peer: socket.socket, machine: LiveClient, clock_ns: Clock) -> None:
+        super().__init__(peer, machine)
+        self.is_let_in = False
+        self._machine, self._clock_ns = machine, clock_ns
+        self._completed = False
+
+    def receive(self, timeout_s: float) -> MboArray | None:
+        """As ``Connection.receive``; None only when the gateway has said that the replay is over."""
+        records = super().receive(timeout_s)
+        if records is None:
+            if not self._completed:
+                raise FeedInterrupted("the gateway closed the connection before the replay was over")
+            return None
+        self._answer()
+        try:
+            self._machine.watch(self._clock_ns())
+        except FeedError as error:
+            raise fault_of(error) from error
+        return records
+
+    def _answer(self) -> None:
+        """Send what the machine has to say."""
+        out = self._machine.to_send()
+        if not out:
+            return
+        self._peer.settimeout(_SEND_WITHIN_S)
+        try:
+            self._peer.sendall(out)
+        except OSError as error:
+            raise FeedInterrupted(str(error)) from error
+
+    def _take_notices(self) -> None:
+        for event in self._machine.events():
+            match event:
+                case LoggedIn(session_id):
+                    self.is_let_in = True
+                    log.info("the gateway let us in, session %s", session_id)
+                    continue
+                case ReplayCompleted(text):
+                    self._completed = True
+                    log_said(False, REPLAY_COMPLETED, text)
+                case Told(code, text):
+                    log_said(False, code, text)
+                case GatewayError(code, text):
+                    log_said(True, code, text)
+            self.notices += 1
