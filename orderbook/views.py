@@ -9,6 +9,7 @@ from history.queries import symbols as known_symbols
 from replay.models import Dataset
 
 DEPTHS = (10, 20, 50, 100, 200)
+MARKET_TIMES = (0.1, 1, 10, 100, 1000, 10_000)  # times as fast as it was recorded
 
 
 @require_safe
@@ -26,8 +27,8 @@ def live(request: HttpRequest) -> HttpResponse:
                 (dataset.name, f"{dataset.name} · {_grouped(dataset.records)} records")
                 for dataset in Dataset.objects.filter(state=Dataset.State.READY)
             ],
-            "rates": [*((rate, f"{_grouped(rate)} records/s") for rate in settings.ALLOWED_RATES), ("max", "max")],
-            "default_rate": settings.STREAMER_RATE,
+            "pace_groups": _pace_groups(),
+            "default_pace": str(settings.STREAMER_RATE),
             "depths": sorted({*DEPTHS, settings.DEPTH}),
             "default_depth": settings.DEPTH,
             "push_ms": max(settings.PUSH_MS, 10),
@@ -36,6 +37,13 @@ def live(request: HttpRequest) -> HttpResponse:
     )
 
 
-def _grouped(number: int) -> str:
+def _pace_groups() -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the paces on offer by kind: the value as ``static/js/paces.js`` reads it, and its text."""
+    rates = [(str(rate), f"{_grouped(rate)} records/s") for rate in settings.ALLOWED_RATES]
+    times = [(f"{times}x", f"{_grouped(times)}× market time") for times in MARKET_TIMES]
+    return [("Records per second", rates), ("Market time", times)]
+
+
+def _grouped(number: float) -> str:
     """Write a number with narrow spaces between its thousands."""
     return f"{number:,}".replace(",", "\u202f")

@@ -13,62 +13,19 @@ from typing import Any
 
 import pytest
 import redis
-from django.test import Client
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from batonic_site.tests.fixtures import Spawn
 from history.tests.rows import instrument, store
 from history.tests.rows import snapshot as stored
 from orderbook.book.snapshot import BookSnapshot
 from orderbook.tests.books import TS, keep, publish, snapshot
+from orderbook.tests.pages import FakeControl, sign_in
 from orderbook.tests.web import PASSWORD, listens
-from replay.models import Dataset
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 PHONE = {"width": 390, "height": 844}
-STATUS = {
-    "state": "RUNNING",
-    "pid": 7,
-    "rate": 1000,
-    "pace": {"records_per_s": 1000},
-    "achieved_records_per_s": 1004,
-    "dataset": "CLX5.dbn",
-    "position": {"record": 19106, "records": 38212, "fraction": 0.5, "ts": None},
-    "clients": 1,
-    "error": "",
-    "upstream": {"ts_event": str(TS)},
-}
-
-
-class FakeControl:
-    """The control API as the page sees it: what it was asked, and what it answers."""
-
-    def __init__(self, page: Page) -> None:
-        self.asked: list[tuple[str, Any]] = []
-        self.answers: dict[str, tuple[int, Any]] = {"status": (200, STATUS | {"state": "IDLE"})}
-        page.route("**/api/control/replay/*", self._answer)
-
-    def _answer(self, route: Route) -> None:
-        verb = route.request.url.rsplit("/", 1)[1]
-        if verb != "status":
-            assert route.request.headers["x-csrftoken"]
-            self.asked.append((verb, route.request.post_data_json))
-        status, body = self.answers.get(verb, (200, STATUS | {"state": "REPLAYING"}))
-        route.fulfill(status=status, json=body)
-
-
-@pytest.fixture
-def control(page: Page) -> FakeControl:
-    return FakeControl(page)
-
-
-def sign_in(page: Page, base: str, user: Any, path: str = "/") -> None:
-    """Open a page with a session; only the test of the login itself types a password."""
-    client = Client()
-    client.force_login(user)
-    page.context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": base}])
-    page.goto(base + path)
 
 
 @contextmanager
@@ -107,7 +64,7 @@ def test_a_stranger_is_sent_to_the_login_and_back(web: str, page: Page, page_err
 def test_the_live_page_shows_the_market(
     web: str, page: Page, page_errors: list[str], operator: Any, redis_client: redis.Redis, control: FakeControl
 ) -> None:
-    control.answers["status"] = (200, STATUS)
+    control.replay["state"] = "REPLAYING"
     sign_in(page, web, operator)
     with streaming(redis_client, lambda seq: snapshot(seq, bid=6483 + seq % 2, ask=6485 + seq % 2)):
         expect(page.get_by_test_id("connection")).to_have_text("live")
@@ -116,8 +73,8 @@ def test_the_live_page_shows_the_market(
         expect(page.get_by_test_id("spread")).to_have_text("0.02")
         expect(page.get_by_test_id("book-state")).to_have_text("book ok")
         expect(page.get_by_test_id("event-time")).to_have_text("19:30:00.001\u202f385\u202f399")
-        expect(page.get_by_test_id("replay-state")).to_contain_text("replaying")
-        expect(page.get_by_test_id("position")).to_contain_text("19\u202f106 / 38\u202f212")
+        expect(page.get_by_test_id("replay-state")).to_have_text("replaying")
+        expect(page.get_by_test_id("position")).to_have_text("19\u202f106 / 38\u202f212")
         page.wait_for_function("() => +document.querySelector('#seq').textContent.replace(/\\D/g, '') > 20")
     expect(page.get_by_test_id("connection")).to_contain_text("stale", timeout=6000)
     assert page_errors == []
@@ -163,6 +120,18 @@ def test_every_state_of_the_book_is_said_in_words(
     assert page_errors == []
 
 
+def test_the_trail_goes_back_with_the_replay(
+    web: str, page: Page, page_errors: list[str], reader: Any, redis_client: redis.Redis, control: FakeControl
+) -> None:
+    sign_in(page, web, reader)
+    expect(page.get_by_test_id("connection")).to_have_text("connected")
+    for seq, (second, span) in enumerate([(10, ""), (30, "20.0 s"), (12, "2.0 s"), (5, ""), (8, "3.0 s")], 1):
+        publish(redis_client, [snapshot(seq, ts_event=TS + second * 10**9)])
+        expect(page.locator("#trail-span")).to_have_text(f"{span} of market time" if span else "")
+        expect(page.get_by_test_id("seq")).to_have_text(str(seq))
+    assert page_errors == []
+
+
 def test_symbol_and_depth_can_be_changed(
     web: str, page: Page, page_errors: list[str], reader: Any, redis_client: redis.Redis, control: FakeControl
 ) -> None:
@@ -180,46 +149,6 @@ def test_symbol_and_depth_can_be_changed(
         "href", re.compile("/api/book/final\\?symbol=ESZ5$")
     )
     assert page_errors == []
-
-
-def test_an_operator_starts_and_stops_a_replay(
-    web: str, page: Page, page_errors: list[str], operator: Any, control: FakeControl
-) -> None:
-    Dataset.objects.create(name="CLX5.dbn", path="/x", state=Dataset.State.READY, records=38212)
-    sign_in(page, web, operator)
-    expect(page.get_by_test_id("replay-state")).to_have_text("idle")
-    page.get_by_label("Rate").select_option("50000")
-    page.get_by_role("button", name="Start").click()
-    expect(page.get_by_role("button", name="Start")).to_be_enabled()
-    page.get_by_label("Rate").select_option("max")
-    page.get_by_role("button", name="Start").click()
-    page.get_by_role("button", name="Stop").click()
-    expect(page.get_by_role("button", name="Stop")).to_be_enabled()
-    assert control.asked == [
-        ("start", {"rate": 50000, "dataset": "CLX5.dbn"}),
-        ("start", {"pace": "max", "dataset": "CLX5.dbn"}),
-        ("stop", {}),
-    ]
-    assert page_errors == []
-
-
-def test_an_error_of_the_control_plane_is_shown_in_the_page(
-    web: str, page: Page, operator: Any, control: FakeControl
-) -> None:
-    control.answers["start"] = (502, {"detail": "Cannot reach streamer-control (main): no answer"})
-    sign_in(page, web, operator)
-    page.get_by_role("button", name="Start").click()
-    expect(page.get_by_role("alert")).to_have_text("Cannot reach streamer-control (main): no answer")
-    control.answers["start"] = (200, STATUS | {"state": "REPLAYING"})
-    page.get_by_role("button", name="Start").click()
-    expect(page.get_by_role("alert")).to_be_hidden()
-
-
-def test_a_reader_sees_why_he_cannot_start(web: str, page: Page, reader: Any, control: FakeControl) -> None:
-    sign_in(page, web, reader)
-    start = page.get_by_role("button", name="Start")
-    expect(start).to_be_disabled()
-    expect(start).to_have_accessible_description(re.compile("needs the permission"))
 
 
 def test_the_page_comes_back_after_a_restart_of_the_server(
@@ -280,6 +209,7 @@ def test_pages_fit_a_phone(
     small = page.evaluate(
         """() => [...document.querySelectorAll('button, select, a, input:not([type=hidden])')]
              .filter(node => node.offsetParent && !node.matches('.skip'))
+             .map(node => node.closest('label.check') ?? node)
              .map(node => [node.textContent.trim() || node.name, node.getBoundingClientRect()])
              .filter(([, box]) => Math.min(box.width, box.height) < 24).map(([name]) => name)"""
     )

@@ -1,106 +1,113 @@
-// Replay control: start and stop, and the streamer's own word for what it does.
+// Replay control: asks for what the reader wants, and shows the streamer's own word for what it does.
 
-import { countText, timeText } from "./format.js";
+import { Commands } from "./commands.js";
+import { paceText, valueOf } from "./paces.js";
+import { Picker } from "./picker.js";
+import { Readout, clockText, wordOf } from "./readout.js";
+import { Transport, placeText } from "./transport.js";
 
 const POLL_MS = 1000;
-const WORDS = {
-  RUNNING: "replaying", STARTING: "starting", IDLE: "idle", DONE: "done",
-  STOPPED: "stopped", PAUSED: "paused", FAILED: "failed",
-};
+const SETTLE_MS = 300; // the status is written each 250 ms: an older one would show what was before a command
+const ACTIVE = ["STARTING", "REPLAYING", "PAUSED"];
+const NOWHERE = { record: 0, records: 0, fraction: 0, event: null, ts: null };
 
 export class Control {
-  #form;
-  #parts;
+  #allowed;
+  #commands;
+  #picker;
+  #transport;
+  #readout;
+  #status = { state: "unknown", position: NOWHERE, pace: null, clients: 0 };
+  #commanded = 0; // commands answered: a status asked for before one of them is too old to show
+  #timer;
   state = "unknown";
 
-  // handlers: problem(text), cleared(), changed(state word)
-  constructor(form, parts, handlers) {
-    this.#form = form;
-    this.#parts = parts;
+  // handlers: problem(text), cleared(), said(text) for those who listen
+  constructor(root, handlers) {
     this.handlers = handlers;
-    // Until this line runs the buttons could only reload the page.
-    for (const button of form.querySelectorAll("button")) button.disabled = !form.hasAttribute("data-allowed");
-    form.addEventListener("submit", (event) => {
+    this.#allowed = root.hasAttribute("data-allowed");
+    const part = (name) => root.querySelector(`[data-part=${name}]`);
+    const token = root.querySelector("[name=csrfmiddlewaretoken]").value;
+    this.#commands = new Commands(root.dataset.url, token, {
+      answered: (verb, answer) => this.#answered(verb, answer),
+      failed: (error) => this.#failed(error),
+    });
+    this.#picker = new Picker(
+      { select: part("pace"), slower: part("slower"), faster: part("faster"), skip: part("skip"), skipText: part("skip-s") },
+      { changed: (body) => this.#commands.ask("pace", body), said: handlers.said },
+    );
+    this.#transport = new Transport(part("transport"), this.#commands);
+    const figures = ["badge", "record", "event", "time", "asked", "achieved", "lag", "clients"];
+    this.#readout = new Readout(Object.fromEntries(figures.map((name) => [name, part(name)])));
+    part("start-fields").disabled = !this.#allowed;
+    part("start").addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#command(event.submitter);
+      const dataset = event.target.elements.dataset.value;
+      if (event.submitter.value === "start") this.#commands.ask("start", { ...this.#picker.body, ...(dataset && { dataset }) });
+      else this.#commands.ask("stop");
     });
     this.#poll();
   }
 
-  async #command(button) {
-    const { dataset, rate } = this.#form.elements;
-    const pace = rate.value === "max" ? { pace: "max" } : { rate: Number(rate.value) };
-    const isStart = button.value === "start";
-    const body = isStart ? { ...pace, ...(dataset.value && { dataset: dataset.value }) } : {};
-    button.disabled = true;
-    try {
-      const answer = await this.#fetch(button.value, { method: "POST", body: JSON.stringify(body) });
-      this.handlers.cleared();
-      if (answer.note) this.handlers.problem(`Nothing was changed: ${answer.note} at ${paceText(answer.pace)}. Stop it first.`);
-      await this.#read();
-    } catch (error) {
-      this.handlers.problem(error.message);
-    } finally {
-      button.disabled = false;
-    }
+  async #poll() {
+    const before = this.#commanded;
+    if (!document.hidden && !this.#commands.busy) await this.#read();
+    if (before === this.#commanded) this.#pollAfter(POLL_MS); // else the command has set a sooner one
   }
 
-  async #poll() {
-    if (!document.hidden) await this.#read().catch((error) => this.#unknown(error));
-    setTimeout(() => this.#poll(), POLL_MS);
+  #pollAfter(waitMs) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#poll(), waitMs);
   }
 
   async #read() {
-    this.#show(await this.#fetch("status", {}));
-  }
-
-  async #fetch(name, options) {
-    const headers = { "Content-Type": "application/json", "X-CSRFToken": this.#form.elements.csrfmiddlewaretoken.value };
-    let response;
+    const before = this.#commanded;
     try {
-      // form.dataset would be the select of that name
-      response = await fetch(this.#form.getAttribute(`data-${name}-url`), { headers, ...options });
-    } catch {
-      throw new Error("The server does not answer.");
+      const status = await this.#commands.status();
+      if (before === this.#commanded) this.#show(status);
+    } catch (error) {
+      if (before === this.#commanded) this.#lose(error.message);
     }
-    const answer = await response.json().catch(() => ({}));
-    if (response.status === 401) throw new Error("Your session has ended: reload the page and sign in.");
-    if (!response.ok) throw new Error(answer.detail ?? `The server answered ${response.status}.`);
-    return answer;
   }
 
-  #show(status) {
-    const { position } = status;
-    const { badge, bar, text } = this.#parts;
-    const word = WORDS[status.state] ?? status.state.toLowerCase();
-    badge.dataset.state = status.state;
-    write(badge, status.state === "RUNNING" ? `${word} · ${countText(status.achieved_records_per_s)}/s` : word);
-    badge.title = [status.dataset, status.pace && `asked for ${paceText(status.pace)}`, status.error].filter(Boolean).join(" · ");
-    bar.value = position.fraction;
-    const time = status.upstream.ts_event > 0 ? ` · ${timeText(status.upstream.ts_event).slice(0, 12)}` : "";
-    write(text, position.records ? `${countText(position.record)} / ${countText(position.records)}${time}` : "–");
-    this.#change(status.state, word);
+  #answered(verb, answer) {
+    this.#commanded += 1;
+    this.handlers.cleared();
+    if (answer.note) this.handlers.problem(`Nothing was changed: ${answer.note} at ${paceText(valueOf(answer.pace))}. Stop it first.`);
+    this.#show(answer);
+    const { position } = this.#status;
+    if (verb === "seek" || verb === "step") this.handlers.said(`${placeText(position)}, ${clockText(position.ts)}`);
+    this.#pollAfter(SETTLE_MS);
   }
 
-  #unknown(error) {
-    const { badge } = this.#parts;
-    badge.dataset.state = "unknown";
-    write(badge, "replay unknown");
-    badge.title = error.message;
-    this.#change("unknown", "unknown");
+  #failed(error) {
+    this.#commanded += 1;
+    this.handlers.problem(error.message);
+    this.#picker.forget();
+    this.#pollAfter(SETTLE_MS);
   }
 
-  #change(state, word) {
+  // The answer to a command has a part of its news in `upstream` only. RUNNING is how earlier versions said REPLAYING.
+  #show(news) {
+    const state = news.state === "RUNNING" ? "REPLAYING" : news.state;
+    this.#status = { ...this.#status, ...news.upstream, ...news, state, position: { ...this.#status.position, ...news.position } };
+    const active = ACTIVE.includes(state);
+    this.#readout.show(this.#status);
+    if (!this.#commands.busy) this.#picker.show(this.#status, active); // else another choice is on its way
+    this.#transport.show(this.#status, active && this.#allowed);
+    this.#change(state);
+  }
+
+  // The streamer cannot be asked.
+  #lose(reason) {
+    this.#readout.lose(reason);
+    this.#change("unknown");
+  }
+
+  #change(state) {
     if (state === this.state) return;
     this.state = state;
-    this.handlers.changed(word);
+    this.handlers.said(state === "unknown" ? wordOf(state) : `replay ${wordOf(state)}`);
+    if (state === "FAILED" && this.#status.error) this.handlers.problem(this.#status.error);
   }
-}
-
-function paceText(pace) {
-  return pace === "max" ? "max" : `${countText(pace?.records_per_s ?? 0)} records/s`;
-}
-
-function write(node, text) {
-  if (node.textContent !== text) node.textContent = text;
 }

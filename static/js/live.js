@@ -3,6 +3,7 @@
 import { Book } from "./book.js";
 import { Control } from "./control.js";
 import { countText, dateText, midText, timeText, unitsText } from "./format.js";
+import { Keys } from "./keys.js";
 import { Ladder } from "./ladder.js";
 import { DepthPlot, Trail, depthSum } from "./plot.js";
 import { BookSocket } from "./socket.js";
@@ -30,11 +31,8 @@ let announced = "";
 let paintPlanned = false;
 let paintedAt = 0;
 
-const control = new Control(part("control"), { badge: part("replay-state"), bar: part("progress"), text: part("position") }, {
-  problem: showProblem,
-  cleared: clearProblem,
-  changed: (word) => announce(`Replay ${word}`),
-});
+const control = new Control(part("control"), { problem: showProblem, cleared: clearProblem, said: announce });
+new Keys(document, part("keys"));
 
 const socket = new BookSocket(
   { symbol: part("symbol").value, depth: Number(part("depth").value), push_ms: Number(part("ladder").dataset.pushMs) },
@@ -64,10 +62,6 @@ part("symbol").addEventListener("change", (event) => {
 });
 part("depth").addEventListener("change", (event) => socket.update({ depth: Number(event.target.value) }));
 part("recentre").addEventListener("click", () => ladder.recentre());
-document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest?.("input, select, textarea, [contenteditable]");
-  if (event.key.toLowerCase() === "c" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) ladder.recentre();
-});
 addEventListener("resize", requestPaint);
 setInterval(showConnection, 500);
 
@@ -125,7 +119,7 @@ function showConnection() {
   if (connection === "open") {
     [state, text] = ["live", "live"];
     if (!book || age > STALE_MS) {
-      const running = control.state === "RUNNING";
+      const running = control.state === "REPLAYING";
       [state, text] = running ? ["stale", book ? `stale ${Math.floor(age / 1000)} s` : "stale"] : ["idle", "connected"];
     }
   }
@@ -148,7 +142,7 @@ function clearProblem() {
 function announce(text) {
   if (text === announced) return;
   announced = text;
-  part("announcement").textContent = text;
+  part("announcement").textContent = text[0].toUpperCase() + text.slice(1);
 }
 
 function write(id, text) {

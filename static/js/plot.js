@@ -17,7 +17,9 @@ export class Trail {
     if (book.symbol !== this.#symbol || book.runId !== this.#last?.runId) this.#points = [];
     this.#symbol = book.symbol;
     this.#last = book;
-    this.#points.push([Number(BigInt(book.tsNs) / 1_000_000n), book.bid?.[0], book.ask?.[0]]);
+    const ms = Number(BigInt(book.tsNs) / 1_000_000n);
+    while (this.#points.at(-1)?.[0] > ms) this.#points.pop(); // the replay went back: what came after is yet to come
+    this.#points.push([ms, book.bid?.[0], book.ask?.[0]]);
     if (this.#points.length > PAST) this.#points.shift();
   }
 
