@@ -85,6 +85,18 @@ class DepthArrays(NamedTuple):
     newest: npt.NDArray[np.int64]  # a book's newest row of an event end, by 64 bits, and the event under way
 
 
+class SnapshotArrays(NamedTuple):
+    """The arrays of a snapshot tape: rows with room, how many are written, and what is known of each book."""
+
+    rows: npt.NDArray[np.void]
+    bids: npt.NDArray[np.int64]  # (rows, depth, 3)
+    asks: npt.NDArray[np.int64]
+    trades: npt.NDArray[np.void]
+    used: npt.NDArray[np.int64]
+    states: npt.NDArray[np.int64]
+    touched: npt.NDArray[np.bool_]
+
+
 NODE: Final = np.dtype(
     [
         ("order_id", "<u8"),
@@ -141,6 +153,7 @@ SHORT_OF_LEVELS: Final = 2
 SHORT_OF_LADDER: Final = 3
 SHORT_OF_BOOKS: Final = 4  # the next record is the first of its instrument
 SHORT_OF_SENSE: Final = 5  # an audit failed
+SHORT_OF_ROWS: Final = 6  # a snapshot tape is full
 
 # Columns of ``books``. What every record reads comes first: 64 bytes.
 SEGMENTS: Final = 0  # start, count and capacity of the bids, then of the asks
@@ -192,6 +205,15 @@ NEWEST_COLUMNS: Final = 52
 HOLDS_CAUSE: Final = 1
 HOLDS_CLEAR: Final = 2
 HOLDS_SNAPSHOT: Final = 4
+
+# Columns of ``SnapshotArrays.states``. Equal to orderbook.book.snapshot_tape by test.
+TAKEN: Final = 0
+SINCE: Final = 1
+NEXT_NS: Final = 2
+STORED: Final = 3
+BEST: Final = 4  # key, size and count of the bids, then of the asks
+STATE_COLUMNS: Final = 16
+MAX_TS: Final = 2**62
 
 # Rules that an audit may find broken.
 SOUND: Final = 0
@@ -834,6 +856,100 @@ def _write_depth(arena, tape, book, record, number):
 
 
 @_inner
+def _snapshot_side(arena, book, side, into, row):
+    """Write the best levels of a side, as many as there are and fit; return how many. O(depth)."""
+    segment = SEGMENTS + side * SEGMENT_COLUMNS
+    count = arena.books[_at(book), segment + COUNT]
+    best = arena.books[_at(book), segment + START] + count - 1
+    written = min(count, np.int64(into.shape[1]))
+    for rank in range(written):
+        level = arena.levels[_at(arena.ladder[_at(best - rank), AT])]
+        into[_at(row), _at(rank), 0] = arena.ladder[_at(best - rank), KEY] ^ -side
+        into[_at(row), _at(rank), 1] = level.size
+        into[_at(row), _at(rank), 2] = level.count
+    return written
+
+
+@_inner
+def _whole_interval(ts, every_ns):
+    """Return the first multiple of ``every_ns`` behind a time."""
+    return (ts // every_ns + 1) * every_ns
+
+
+@_inner
+def _snap(arena, tape, book, number, every_ns):
+    """Write a snapshot of a book behind record ``number``; there must be room. Cost: O(depth)."""
+    row = tape.used[0]
+    tape.used[0] += 1
+    bid_key, bid_sz, bid_ct = _best(arena, book, BID)
+    ask_key, ask_sz, ask_ct = _best(arena, book, ASK)
+    ts_recv = arena.books[_at(book), TS_RECV]
+    head = tape.rows[_at(row)]
+    head.record = number
+    head.records = tape.states[_at(book), TAKEN]
+    head.ts_event = arena.books[_at(book), TS_EVENT]
+    head.ts_recv = ts_recv
+    head.bid_px = bid_key if bid_sz != 0 else UNDEF_PRICE
+    head.ask_px = ~ask_key if ask_sz != 0 else UNDEF_PRICE
+    head.bid_sz = bid_sz
+    head.ask_sz = ask_sz
+    head.bid_ct = bid_ct
+    head.ask_ct = ask_ct
+    head.sequence = arena.books[_at(book), SEQUENCE]
+    head.book = book
+    head.bids = _snapshot_side(arena, book, BID, tape.bids, row)
+    head.asks = _snapshot_side(arena, book, ASK, tape.asks, row)
+    tape.states[_at(book), SINCE] = 0
+    tape.states[_at(book), STORED] = tape.states[_at(book), TAKEN]
+    if every_ns != 0 and 0 <= ts_recv < MAX_TS:
+        tape.states[_at(book), NEXT_NS] = _whole_interval(ts_recv, every_ns)
+
+
+@_inner
+def _best_changed(arena, tape, book):
+    """Say whether the best levels are not as at the last look, and remember them. Cost: O(1)."""
+    bid_key, bid_sz, bid_ct = _best(arena, book, BID)
+    ask_key, ask_sz, ask_ct = _best(arena, book, ASK)
+    best = tape.states[_at(book), BEST : BEST + TAPED_COLUMNS]
+    if (
+        best[0] == bid_key
+        and best[1] == bid_sz
+        and best[2] == bid_ct
+        and best[3] == ask_key
+        and best[4] == ask_sz
+        and best[5] == ask_ct
+    ):
+        return False
+    best[0] = bid_key
+    best[1] = bid_sz
+    best[2] = bid_ct
+    best[3] = ask_key
+    best[4] = ask_sz
+    best[5] = ask_ct
+    return True
+
+
+@_inner
+def _time_has_come(arena, tape, book, every_ns):
+    """Say whether market time is at or behind the next interval, which is set when there is none. Cost: O(1)."""
+    ts_recv = arena.books[_at(book), TS_RECV]
+    if not 0 <= ts_recv < MAX_TS:
+        return False
+    due = tape.states[_at(book), NEXT_NS]
+    if due == 0 or ts_recv + 2 * every_ns < due:
+        tape.states[_at(book), NEXT_NS] = _whole_interval(ts_recv, every_ns)
+        return False
+    return ts_recv >= due
+
+
+@_inner
+def _is_due(arena, tape, book, every, every_ns):
+    """Say whether a snapshot is due at the end of an event of a book. Cost: O(1)."""
+    due = _best_changed(arena, tape, book) if every == 0 else tape.states[_at(book), SINCE] >= every
+    return (every_ns != 0 and _time_has_come(arena, tape, book, every_ns)) or due
+
+
+@_inner
 def _take(arena, book, record):
     """Apply one record to its book and note where the stream of the book stands. ``_fits`` must have said yes."""
     flags_before = arena.books[_at(book), FLAGS]
@@ -1007,6 +1123,56 @@ def apply_timed(arena, only, records, start, clock, spent):
         spent[position] = after - clock[LAST_READING]
         clock[LAST_READING] = after
     return len(records)
+
+
+@_outer
+def apply_snapshots(arena, records, start, tape, number, every, every_ns, clock, spent):
+    """As ``apply`` of many books, and write the snapshots that fall due, and the trades.
+
+    Stops with SHORT_OF_ROWS before a record that might find no room. With as many ``spent`` as records it is written
+    as ``apply_timed`` does, the writing of snapshots left out. Cost: about as ``apply``, and O(depth) a snapshot.
+    """
+    timing = len(spent) > 0
+    instrument, book = np.uint64(0), np.int64(NO)
+    if timing and clock[LAST_READING] == 0:
+        clock[LAST_READING] = now_ns(clock)
+    for position in range(start, len(records)):
+        if tape.used[0] == len(tape.rows) or tape.used[1] == len(tape.trades):
+            arena.pool[SHORT] = SHORT_OF_ROWS
+            return position
+        instrument, book = _step(arena, NO, records, position, instrument, book)
+        if book == NO:
+            return position
+        if timing:
+            after = now_ns(clock)
+            spent[position] = after - clock[LAST_READING]
+            clock[LAST_READING] = after
+        record = records[position]
+        tape.touched[_at(book)] = True
+        tape.states[_at(book), TAKEN] += 1
+        tape.states[_at(book), SINCE] += np.int64((record.flags & SNAPSHOT) == 0 and record.action != CLEAR)
+        if record.action == TRADE:
+            _tape_trade(tape, record, number + position)
+        if (record.flags & LAST) != 0 and _is_due(arena, tape, book, every, every_ns):
+            _snap(arena, tape, book, number + position, every_ns)
+            if timing:
+                clock[LAST_READING] = now_ns(clock)
+    return len(records)
+
+
+@_outer
+def snap_rest(arena, tape, book, books, number, every_ns):
+    """Write a snapshot of each of books ``book`` to ``books`` that took records since its last, none in mid-event.
+
+    Returns the first book that found no room, ``books`` when none did. Cost: O(books), O(depth) a snapshot.
+    """
+    while book < books:
+        if tape.states[_at(book), TAKEN] > tape.states[_at(book), STORED] and arena.books[_at(book), FLAGS] & LAST:
+            if tape.used[0] == len(tape.rows):
+                return book
+            _snap(arena, tape, book, number, every_ns)
+        book += 1
+    return book
 
 
 @_outer

@@ -3,6 +3,8 @@
 Importing it loads numba.
 """
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,10 +12,13 @@ from orderbook.book import kernel
 from orderbook.book.arena import Arena
 from orderbook.book.audit import Audit
 from orderbook.book.depth import MBP10, ROW_WORDS, DepthTape, Mbp10Array, row_words, unwritten_rows
-from orderbook.book.kernel import DepthArrays
+from orderbook.book.kernel import DepthArrays, SnapshotArrays
 from orderbook.book.kernel_book import KernelBook, apply_timed, tape_arrays, usable
 from orderbook.book.mbo import MBO, BookKey, MboArray, Side
+from orderbook.book.snapshot_tape import SnapshotRule, SnapshotTape, require_times
 from orderbook.book.tape import Tape
+
+_UNTIMED: Final = np.zeros(0, np.int64)
 
 
 class KernelMarket:
@@ -22,6 +27,7 @@ class KernelMarket:
     def __init__(self) -> None:
         self.arena = Arena()
         self.books: dict[BookKey, KernelBook] = {}
+        self.keys: list[BookKey] = []
         self._newest = np.zeros((0, kernel.NEWEST_COLUMNS), np.int64)
 
     def apply(self, records: MboArray, tape: Tape | None = None) -> None:
@@ -63,6 +69,44 @@ class KernelMarket:
                 self._help(records, done)
         tape.finish(records)
 
+    def apply_snapshots(
+        self, records: MboArray, tape: SnapshotTape, times: npt.NDArray[np.int64] | None = None
+    ) -> None:
+        """As ``apply``, and write the snapshots that fall due and the trades on a tape; without the GIL.
+
+        Cost: about 8 us a call, 26-50 ns a record, and a snapshot 13 ns and 1-3 ns for each of its levels.
+        """
+        require_times(records, times)
+        records, done = usable(records), 0
+        spent = _UNTIMED if times is None else times
+        clock = np.zeros(kernel.CLOCK_COLUMNS, np.int64)
+        tape.reserve(1, 1)
+        tape.reserve_books(len(self.arena.arrays.books))
+        while done < len(records):
+            done = kernel.apply_snapshots(
+                self.arena.arrays,
+                records,
+                done,
+                _snapshot_arrays(tape),
+                tape.records,
+                tape.rule.every,
+                tape.rule.every_ns,
+                clock,
+                spent,
+            )
+            if done < len(records):
+                self._provide(records, done, tape)
+        tape.finish(records)
+
+    def snap_rest(self, tape: SnapshotTape) -> None:
+        """Write a snapshot of each book at an event end that took records since its last one. Cost: O(books)."""
+        tape.reserve_books(len(self.arena.arrays.books))
+        book, last, every_ns = 0, tape.records - 1, tape.rule.every_ns
+        while book < len(self.keys):
+            book = kernel.snap_rest(self.arena.arrays, _snapshot_arrays(tape), book, len(self.keys), last, every_ns)
+            if book < len(self.keys):
+                tape.reserve(1)
+
     def newest_depth(self) -> Mbp10Array:
         """Return for each book that a depth tape tells of its newest row of an event end. Cost: O(books)."""
         rows = np.array(self._newest[:, :ROW_WORDS], order="C").view(MBP10).reshape(-1)
@@ -80,6 +124,7 @@ class KernelMarket:
         book = self.books.get(key)
         if book is None:
             book = self.books[key] = KernelBook(self.arena, self.arena.add_book(key))
+            self.keys.append(key)
         return book
 
     def _make_newest(self) -> None:
@@ -89,6 +134,14 @@ class KernelMarket:
             fresh = np.zeros((books - known, kernel.NEWEST_COLUMNS), np.int64)
             fresh[:, :ROW_WORDS] = row_words(unwritten_rows(books - known))
             self._newest = np.concatenate([self._newest, fresh])
+
+    def _provide(self, records: MboArray, done: int, tape: SnapshotTape) -> None:
+        """Provide what the kernel stopped for before record ``done`` while it wrote snapshots."""
+        if self.arena.arrays.pool[kernel.SHORT] == kernel.SHORT_OF_ROWS:
+            tape.reserve(1, 1)
+        else:
+            self._help(records, done)
+            tape.reserve_books(len(self.arena.arrays.books))
 
     def _broke(self) -> bool:
         return bool(self.arena.arrays.pool[kernel.SHORT] == kernel.SHORT_OF_SENSE)
@@ -108,6 +161,12 @@ def _key_of(records: MboArray, number: int) -> BookKey:
     return BookKey(int(records["publisher_id"][number]), int(records["instrument_id"][number]))
 
 
+def _snapshot_arrays(tape: SnapshotTape) -> SnapshotArrays:
+    return SnapshotArrays(
+        tape.row_space, tape.bid_space, tape.ask_space, tape.trade_space, tape.used, tape.states, tape.touched
+    )
+
+
 def warm_up() -> None:
     """Load or compile every kernel of the live path now, at start, rather than at the first record.
 
@@ -123,3 +182,10 @@ def warm_up() -> None:
     book.queue(Side.BID, 0)
     book.queue_position(0)
     book.clear()
+
+
+def warm_up_snapshots() -> None:
+    """Load or compile what writes snapshots, as ``warm_up`` does the rest."""
+    market, tape = KernelMarket(), SnapshotTape(SnapshotRule(1, 0, 1))
+    market.apply_snapshots(np.zeros(1, MBO), tape)
+    market.snap_rest(tape)

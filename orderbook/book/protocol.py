@@ -5,7 +5,7 @@ OrderBook cannot tell which one it is. Both belong to the thread that applies re
 at snapshots, or through ``orderbook.shared_market``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from orderbook.book.audit import Audit
 from orderbook.book.depth import DepthTape, Mbp10Array
 from orderbook.book.mbo import BookKey, MboArray, Side
 from orderbook.book.snapshot import Bbo, Levels
+from orderbook.book.snapshot_tape import SnapshotTape
 from orderbook.book.tape import Tape
 
 
@@ -107,6 +108,10 @@ class Market(Protocol):
     def books(self) -> Mapping[BookKey, OrderBook]:
         """The books that the stream has named."""
 
+    @property
+    def keys(self) -> Sequence[BookKey]:
+        """The keys of the books by number: they are numbered in the order in which the stream named them."""
+
     def apply(self, records: MboArray, tape: Tape | None = None) -> None:
         """Apply records of any books in stream order. Data faults are counted by each book, never raised."""
 
@@ -127,6 +132,22 @@ class Market(Protocol):
         """Return for each book, in the order in which they were met, the newest row that an event end wrote.
 
         A book of which nothing was written is left out.
+        """
+
+    def apply_snapshots(
+        self, records: MboArray, tape: SnapshotTape, times: npt.NDArray[np.int64] | None = None
+    ) -> None:
+        """As ``apply``, and write the snapshots that fall due, and trades; the rules are in snapshot_tape.py.
+
+        ``times`` gets how long each record took, ns, the reading of the clock included, the writing of snapshots not.
+        Raises ValueError when it is not an int64 array of the length of the records.
+        """
+
+    def snap_rest(self, tape: SnapshotTape) -> None:
+        """Write a snapshot of each book that took records since its last one, but of none in mid-event.
+
+        What is left at the end of a run: the rows are in order of the books' numbers, behind the last record on the
+        tape. The tape must be one that this market has written. Cost: O(books).
         """
 
     def check(self) -> None:

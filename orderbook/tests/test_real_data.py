@@ -14,6 +14,7 @@ from orderbook.book.digest import market_hash, state_hash
 from orderbook.book.market import BookKind, make_book, make_market
 from orderbook.book.mbo import MBO, Action, BookKey, Flags, MboArray, Side
 from orderbook.book.snapshot import Bbo, BookState, book_state
+from orderbook.book.snapshot_tape import SnapshotRule, SnapshotTape
 from orderbook.book.tape import Tape
 from orderbook.tests.records import KINDS, picture
 
@@ -121,6 +122,17 @@ def test_the_best_prices_change_as_often_as_is_known(kind: BookKind, golden: dic
             seen_at_end = bbo
     assert per_record == golden["bbo_changes_per_record_price_size"]
     assert per_event == golden["bbo_changes_at_event_ends_price_size_count"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_snapshot_at_each_change_of_the_best_prices_is_taken_as_often_as_is_known(
+    kind: BookKind, golden: dict[str, Any], records: MboArray
+) -> None:
+    market, tape = make_market(kind), SnapshotTape(SnapshotRule(0, 0, 10))
+    for part in np.array_split(records, 9):
+        market.apply_snapshots(part, tape)
+    assert len(tape.rows) == golden["bbo_changes_at_event_ends_price_size_count"]
+    assert len(tape.trades) == np.count_nonzero(records["action"] == Action.TRADE)
 
 
 @pytest.mark.parametrize("kind", KINDS)
