@@ -40,6 +40,9 @@ class EngineConfig:
     book: BookKind
     depth: int
     snapshot_every: int
+    """Records of a book between two snapshots; 0 = one at each change of its best prices."""
+    snapshot_ms: int
+    """Also one whenever so much market time has gone by; 0 = not by time."""
     max_msgs: int
     """Records to apply in a replay; -1 = all."""
     push_ms: int
@@ -50,11 +53,17 @@ class EngineConfig:
     registered: Mapping[str, Registered]
     """By symbol; one that is missing goes to the first publisher to come, and its tick comes from its prices."""
     pg_conninfo: str
+    """Empty: nothing is stored in a database."""
+    queue_bytes: int
+    """Memory for snapshots that wait for PostgreSQL, half of it before the oldest go to the disk."""
+    spill_bytes: int
+    """Disk for those that have no room in memory."""
+    spill_folder: Path
     redis_url: str
 
 
-def engine_config() -> EngineConfig:
-    """Build the configuration of this process from the settings and the instruments known so far."""
+def engine_config(registered: Mapping[str, Registered] | None = None) -> EngineConfig:
+    """Build the configuration of this process from the settings, and from the database what it knows, unless told."""
     protocol = cast(FeedProtocol, settings.FEED_PROTOCOL)
     return EngineConfig(
         host=settings.FEED_HOST,
@@ -68,14 +77,18 @@ def engine_config() -> EngineConfig:
         book=cast(BookKind, settings.BOOK),
         depth=settings.DEPTH,
         snapshot_every=settings.SNAPSHOT_EVERY,
+        snapshot_ms=settings.SNAPSHOT_MS,
         max_msgs=settings.MAX_MSGS,
         push_ms=settings.PUSH_MS,
         feed_enabled=settings.FEED_ENABLED,
         feed_path=settings.FEED_PATH,
         bench_log_path=settings.BENCH_LOG_PATH,
         final_book_folder=settings.FINAL_BOOK_FOLDER,
-        registered=registered_instruments(),
+        registered=registered_instruments() if registered is None else registered,
         pg_conninfo=settings.PG_CONNINFO,
+        queue_bytes=settings.QUEUE_MB << 20,
+        spill_bytes=settings.SPILL_MB << 20,
+        spill_folder=settings.SPILL_FOLDER,
         redis_url=settings.REDIS_URL,
     )
 

@@ -1,140 +1,198 @@
-"""The two objects that threads share: a queue that keeps everything, and slots that keep the newest. Floor 3.
+"""What threads share: a queue that keeps what it takes, and slots that keep the newest. Floor 3.
 
-Both are bounded. What a full one does: the queue makes the giver wait (or refuses, when the giver does not want to
-wait), the slots replace. Both count it, under the lock that each item changes hands under.
+Both are bounded, both count under the lock that each item changes hands under, and neither makes the giver wait. What a
+full one does: the queue refuses what is newest, the slots replace. What was taken stays inside until its taker says
+that it is done, so that nothing is between two places when a process dies.
 """
 
-import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
+from itertools import islice
 from threading import Condition, Lock
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
+
+from engine_worker.metrics import SinkCounters
 
 T = TypeVar("T")
 
-_RECHECK_S = 0.05
+
+class Parcel(Protocol):
+    """What a queue takes: some snapshots at once."""
+
+    def __len__(self) -> int:
+        """Return how many snapshots it is."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds."""
+
+
+P = TypeVar("P", bound=Parcel)
 
 
 class Mailbox(ABC, Generic[T]):
-    """What a sink needs of either. One thread takes; any may offer.
+    """What a sink needs of either. One thread takes, and settles or puts back what it took; any may offer.
 
-    Under ``lock``: ``offered = refused + conflated + waiting + taken + done``. An item that waits for room is not
-    offered yet; one that was taken stays in ``taken`` until its taker puts it back or counts it as done itself.
+    Under ``lock``: ``offered = written + duplicates + dropped + conflated + pending``, counted in snapshots.
     """
 
     def __init__(self) -> None:
         self.lock = Lock()
-        self.offered = 0
         self.refused = 0
-        self.conflated = 0
-        self.taken = 0
-        self.blocked = 0
-        self.blocked_ns = 0
+        """Snapshots that were not taken; part of what was dropped."""
+        self._offered = self._written = self._duplicates = self._dropped = self._conflated = 0
         self._closed = False
         self._filled = Condition(self.lock)
-        self._room = Condition(self.lock)
 
     @abstractmethod
-    def offer(self, item: T, may_wait: Callable[[], bool]) -> bool:
-        """Hand an item over. False when it was not taken: the mailbox is closed, or full and waiting is not wanted."""
+    def offer(self, item: T) -> bool:
+        """Hand an item over, without waiting. False when it was not taken: the mailbox is closed or full."""
 
     @abstractmethod
     def take(self, timeout_s: float) -> list[T]:
         """Return what there is, waiting at most ``timeout_s`` for the first item; none when nothing came."""
 
     @abstractmethod
-    def put_back(self, items: Sequence[T]) -> None:
-        """Return what was taken and could not be used."""
+    def put_back(self) -> None:
+        """Say that what was taken could not be used: the next ``take`` begins with it."""
 
-    @abstractmethod
-    def __len__(self) -> int:
-        """Return how many items wait."""
+    def settle(self, written: int, duplicates: int = 0, dropped: int = 0) -> None:
+        """Say what became of all that was taken last."""
+        with self.lock:
+            self._written += written
+            self._duplicates += duplicates
+            self._dropped += dropped
+            self._forget_taken()
+
+    @property
+    def counters(self) -> SinkCounters:
+        with self.lock:
+            return self._counters()
 
     def close(self) -> None:
         """Take nothing more. What is inside can still be taken."""
         with self.lock:
             self._closed = True
             self._filled.notify_all()
-            self._room.notify_all()
 
     @property
     def closed(self) -> bool:
         return self._closed
 
+    def _counters(self) -> SinkCounters:
+        return SinkCounters(
+            offered=self._offered,
+            written=self._written,
+            duplicates=self._duplicates,
+            dropped=self._dropped + self.refused,
+            conflated=self._conflated,
+            pending=self._pending(),
+        )
 
-class FifoMailbox(Mailbox[T]):
-    """A queue of at most ``capacity`` items (and what was put back), taken in batches by size and age.
+    @abstractmethod
+    def _forget_taken(self) -> None:
+        """Remove what was taken. Called under the lock."""
 
-    Full: ``offer`` waits for room as long as ``may_wait()`` holds; ``blocked`` counts the waits.
+    @abstractmethod
+    def _pending(self) -> int:
+        """Return how many snapshots are inside, those that are taken included. Called under the lock."""
+
+
+class FifoMailbox(Mailbox[P]):
+    """A queue of at most ``capacity_bytes``, taken in batches of about ``batch`` snapshots, or once ``age_s`` old.
+
+    Full, it refuses. An item larger than all of it is taken into an empty one only.
     """
 
-    def __init__(self, capacity: int, batch: int, age_s: float) -> None:
+    def __init__(self, capacity_bytes: int, batch: int, age_s: float) -> None:
         super().__init__()
-        self.capacity = capacity
-        self._batch = min(batch, capacity)
+        self.capacity_bytes = capacity_bytes
+        self._batch = batch
         self._age_s = age_s
-        self._items: deque[T] = deque()
+        self._items: deque[P] = deque()
+        self._count = 0  # snapshots in them
+        self._bytes = 0
+        self._taken = 0  # items at the head
 
-    def offer(self, item: T, may_wait: Callable[[], bool]) -> bool:
+    def offer(self, item: P) -> bool:
         with self.lock:
-            has_room = len(self._items) < self.capacity or self._wait_for_room(may_wait)
-            self.offered += 1
-            if self._closed or not has_room:
-                self.refused += 1
+            self._offered += len(item)
+            if self._closed or not self._has_room(item):
+                self.refused += len(item)
                 return False
             self._items.append(item)
-            # Only the first item and a full batch are worth waking the taker for.
-            if len(self._items) in (1, self._batch):
-                self._filled.notify()
+            self._count += len(item)
+            self._bytes += item.nbytes
+            self._added(item)
             return True
 
-    def _wait_for_room(self, may_wait: Callable[[], bool]) -> bool:
-        begun = time.monotonic_ns()
-        self.blocked += 1
-        while len(self._items) >= self.capacity and not self._closed and may_wait():
-            self._room.wait(_RECHECK_S)
-        self.blocked_ns += time.monotonic_ns() - begun
-        return len(self._items) < self.capacity
-
-    def take(self, timeout_s: float) -> list[T]:
+    def take(self, timeout_s: float) -> list[P]:
         with self.lock:
-            if self._filled.wait_for(lambda: self._items or self._closed, timeout_s):
-                self._filled.wait_for(lambda: len(self._items) >= self._batch or self._closed, self._age_s)
-            taken = [self._items.popleft() for _ in range(min(self._batch, len(self._items)))]
-            self.taken += len(taken)
-            if taken:
-                self._room.notify_all()
-            return taken
+            self._wait_for_batch(timeout_s)
+            return self._take_head()
 
-    def put_back(self, items: Sequence[T]) -> None:
+    def put_back(self) -> None:
         with self.lock:
-            self.taken -= len(items)
-            self._items.extendleft(reversed(items))
+            self._taken = 0
 
-    def __len__(self) -> int:
-        return len(self._items)
+    def _has_room(self, item: P) -> bool:
+        return not self._bytes or self._bytes + item.nbytes <= self.capacity_bytes
+
+    def _added(self, item: P) -> None:
+        """Wake the taker: only the first item and a full batch are worth it. Called under the lock."""
+        if len(self._items) == 1 or self._count - len(item) < self._batch <= self._count:
+            self._filled.notify()
+
+    def _wait_for_batch(self, timeout_s: float) -> None:
+        if self._filled.wait_for(lambda: self._items or self._closed, timeout_s):
+            self._filled.wait_for(lambda: self._count >= self._batch or self._closed, self._age_s)
+
+    def _take_head(self) -> list[P]:
+        """Take whole items up to the first that makes the batch full."""
+        count = 0
+        self._taken = 0
+        for item in self._items:
+            if count >= self._batch:
+                break
+            count += len(item)
+            self._taken += 1
+        return list(islice(self._items, self._taken))
+
+    def _forget_taken(self) -> None:
+        self._remove(self._taken)
+        self._taken = 0
+
+    def _remove(self, items: int) -> None:
+        for _ in range(items):
+            item = self._items.popleft()
+            self._count -= len(item)
+            self._bytes -= item.nbytes
+
+    def _pending(self) -> int:
+        return self._count
 
 
 class LatestMailbox(Mailbox[T]):
-    """One slot for each key: a newer item replaces the one that waits there, counted in ``conflated``.
+    """One slot for each key: a newer item replaces the one that waits there, counted as conflated.
 
-    Bounded by the number of keys; ``offer`` never waits.
+    Bounded by the number of keys. Each item counts as one snapshot.
     """
 
     def __init__(self, key: Callable[[T], Hashable]) -> None:
         super().__init__()
         self._key = key
         self._slots: dict[Hashable, T] = {}
+        self._taken: list[T] = []
 
-    def offer(self, item: T, may_wait: Callable[[], bool]) -> bool:
+    def offer(self, item: T) -> bool:
         with self.lock:
-            self.offered += 1
+            self._offered += 1
             if self._closed:
                 self.refused += 1
                 return False
             key = self._key(item)
-            self.conflated += key in self._slots
+            self._conflated += key in self._slots
             self._slots[key] = item
             self._filled.notify()
             return True
@@ -142,19 +200,21 @@ class LatestMailbox(Mailbox[T]):
     def take(self, timeout_s: float) -> list[T]:
         with self.lock:
             self._filled.wait_for(lambda: self._slots or self._closed, timeout_s)
-            taken = list(self._slots.values())
+            self._taken = list(self._slots.values())
             self._slots.clear()
-            self.taken += len(taken)
-            return taken
+            return self._taken
 
-    def put_back(self, items: Sequence[T]) -> None:
+    def put_back(self) -> None:
         """Return items; one that has a newer one in its slot by now is conflated."""
         with self.lock:
-            self.taken -= len(items)
-            for item in items:
+            for item in self._taken:
                 key = self._key(item)
-                self.conflated += key in self._slots
+                self._conflated += key in self._slots
                 self._slots.setdefault(key, item)
+            self._taken = []
 
-    def __len__(self) -> int:
-        return len(self._slots)
+    def _forget_taken(self) -> None:
+        self._taken = []
+
+    def _pending(self) -> int:
+        return len(self._slots) + len(self._taken)

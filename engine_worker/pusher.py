@@ -8,9 +8,10 @@ from typing import Final
 
 import numpy as np
 
-from engine_worker.run import Run, Track
+from engine_worker.run import Run
 from engine_worker.sinks.base import Sink
 from engine_worker.sinks.broadcast import LiveBook
+from engine_worker.tracks import Track
 from orderbook.book.mbo import Side
 from orderbook.book.protocol import OrderBook
 from orderbook.book.snapshot import BookSnapshot
@@ -38,33 +39,37 @@ class Pusher:
             return
         if run.run_id != self._run_id and run.tracks:
             self._run_id, self.newest = run.run_id, {}
-        for track in tuple(run.unpushed):
-            if not track.book.at_event_end or (track.push_at > now and not everything):
-                continue
-            self.newest[track.symbol] = self._show(run, track, LIVE_DEPTH)
-            track.push_at = now + self._push_ns
-            run.unpushed.discard(track)
-        for track in tuple(run.incomplete):
-            if not track.book.at_event_end or (track.complete_at > now and not everything):
-                continue
-            self._show(run, track, None)
-            track.complete_at = now + COMPLETE_EVERY_NS
-            run.incomplete.discard(track)
+        for waiting, every_ns, depth in (
+            (run.books.unpushed, self._push_ns, LIVE_DEPTH),
+            (run.books.incomplete, COMPLETE_EVERY_NS, None),
+        ):
+            for number in waiting.due(NEVER if everything else now):
+                track = run.books.track(number)
+                if track.book.at_event_end:
+                    since = waiting.shown(number, now + every_ns)
+                    snapshot = self._show(run, track, depth, since)
+                    if depth is not None:
+                        self.newest[track.symbol] = snapshot
 
     def due(self, run: Run) -> int:
         """Return when the next push is due; NEVER when no book waits for one."""
         if run.is_hidden:
             return NEVER
-        return min((track.push_at for track in run.unpushed if track.book.at_event_end), default=NEVER)
+        ready = (due for due, number in run.books.unpushed.dues() if run.books.track(number).book.at_event_end)
+        return next(ready, NEVER)
 
-    def _show(self, run: Run, track: Track, depth: int | None) -> BookSnapshot:
+    def _show(self, run: Run, track: Track, depth: int | None, since_ns: int) -> BookSnapshot:
         """Hand a book over, unless it is a picture of what is shown already. Returns what is shown from now on."""
         shown = self._shown.get((track.symbol, depth))
         if run.is_picture and shown is not None and _is_of(shown, track.book, depth):
             return shown
-        snapshot = self._shown[track.symbol, depth] = track.pushed_snapshot(run.run_id, depth)
-        self._live.offer(LiveBook(snapshot, complete=depth is None))
-        self.pushes += depth is not None
+        snapshot = track.pushed_snapshot(run.run_id, run.books.records(track), depth)
+        self._shown[track.symbol, depth] = snapshot
+        if depth is None:
+            self._live.offer(LiveBook(snapshot, complete=True))
+        else:
+            self._live.offer(LiveBook(snapshot, complete=False, traded=run.trades.take(track.key), since_ns=since_ns))
+            self.pushes += 1
         return snapshot
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from engine_worker.config import EngineConfig
-from engine_worker.run import Run, Track
+from engine_worker.run import Run
+from engine_worker.tracks import Track
 from orderbook.book.encoding import final_book_json
 from orderbook.book.mbo import Side
 from orderbook.book.snapshot import BookState, book_state
@@ -37,8 +38,9 @@ def write_results(run: Run, config: EngineConfig) -> str:
 def benchmark_line(run: Run, config: EngineConfig) -> dict[str, Any]:
     """Return what one replay took.
 
-    ``apply_*``: decoding and applying one record, clock reads included (about 30 ns), sampled. ``snap_*``: taking
-    one stored snapshot and handing it over, a wait for room included; its encoding happens on the sinks' threads.
+    ``apply_*``: decoding and applying one record, clock reads included (about 30 ns), sampled. ``snap_*``: writing a
+    snapshot in the pass, sampled, and handing over all that the pass wrote, which each of them waited for; its encoding
+    happens on the sinks' threads.
     ``elapsed_s``: from the arrival of the first record to the last one applied.
     """
     elapsed_s = (run.last_ns - run.first_ns) / 1e9
@@ -58,11 +60,12 @@ def benchmark_line(run: Run, config: EngineConfig) -> dict[str, Any]:
         "snap_p95_ms": run.snap_ns.percentile(95) / 1e6,
         "snap_p99_ms": run.snap_ns.percentile(99) / 1e6,
         "snap_max_ms": run.snap_ns.max_ns / 1e6,
-        "snapshots": run.snap_ns.count,
+        "snapshots": run.snapshots,
         "framing": config.framing,
         "book": config.book,
         "depth": config.depth,
         "snapshot_every": config.snapshot_every,
+        "snapshot_ms": config.snapshot_ms,
         "max_msgs": config.max_msgs,
         "push_ms": config.push_ms,
     }

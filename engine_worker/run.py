@@ -1,80 +1,22 @@
-"""One replay as the engine sees it: its id, its books by name, its counts. Floor 3.
+"""One replay as the engine sees it: its id, where it begins and ends, its counts. Floor 3.
 
 Not the books' owner (a connection's Market keeps them from run to run) and not the loop (engine.py).
 """
 
 import time
 import uuid
-from collections.abc import Callable
 
 import numpy as np
 
-from engine_worker.cadence import Cadence
+from engine_worker.books import RunBooks
 from engine_worker.config import EngineConfig
 from engine_worker.metrics import LatencyHistogram
 from engine_worker.naming import Names
-from orderbook.book.mbo import UNDEF_CHANNEL, Action, BookKey, Flags, MboArray, Side
-from orderbook.book.price import infer_tick
-from orderbook.book.protocol import Market, OrderBook
-from orderbook.book.snapshot import BookSnapshot
-
-SymbolOf = Callable[[int], str | None]
-"""instrument_id -> symbol, None where the feed has told none."""
-
-
-class Track:
-    """One book in a run: its name, its grid, and what of it went out."""
-
-    def __init__(self, key: BookKey, symbol: str, book: OrderBook, tick: int, every: int) -> None:
-        self.key = key
-        self.symbol = symbol
-        self.book = book
-        self.cadence = Cadence(every)
-        self.records = 0
-        self.stored_records = 0  # ``records`` at the last stored snapshot
-        self.push_at = 0  # ns of the engine's clock
-        self.complete_at = 0
-        self._tick = tick  # 0: not known, and no price has told any
-        self._inferred = not tick
-        self._stored = 0
-        self._pushed = 0
-
-    def stored_snapshot(self, run_id: str, depth: int) -> BookSnapshot:
-        """Return the next snapshot for the stores; they have a ``seq`` of their own, the same at every pace."""
-        self._stored += 1
-        self.stored_records = self.records
-        return self._snapshot(run_id, self._stored, depth)
-
-    def pushed_snapshot(self, run_id: str, depth: int | None) -> BookSnapshot:
-        """Return the next snapshot for the web: ``depth`` levels a side, all without it."""
-        self._pushed += 1
-        return self._snapshot(run_id, self._pushed, depth)
-
-    def _snapshot(self, run_id: str, seq: int, depth: int | None) -> BookSnapshot:
-        book = self.book
-        bids, asks = book.levels(Side.BID, depth), book.levels(Side.ASK, depth)
-        if self._inferred:
-            self._infer(np.concatenate((bids[:, 0], asks[:, 0])))
-        return BookSnapshot(
-            symbol=self.symbol,
-            run_id=run_id,
-            seq=seq,
-            records=self.records,
-            ts_event=book.ts_event,
-            ts_recv=book.ts_recv,
-            sequence=book.sequence,
-            tick=self._tick,
-            bids=bids,
-            asks=asks,
-            key=self.key,
-        )
-
-    def _infer(self, prices: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
-        """Take the widest grid on which every price seen so far lies."""
-        if not self._tick:  # the first look goes over the whole book, whatever the depth of the snapshot
-            levels = [self.book.levels(side)[:, 0] for side in (Side.BID, Side.ASK)]
-            prices = np.concatenate(levels)
-        self._tick = int(np.gcd(self._tick, infer_tick(prices)))
+from engine_worker.tracks import SymbolOf, Track
+from engine_worker.trades import Trades
+from orderbook.book.mbo import UNDEF_CHANNEL, Action, BookKey, Flags, MboArray
+from orderbook.book.protocol import Market
+from orderbook.book.snapshot_tape import SnapshotRule, SnapshotTape
 
 
 class Run:
@@ -88,17 +30,15 @@ class Run:
         self.run_id = uuid.uuid4().hex
         self.is_picture = True
         self.finished = False
-        self.tracks: dict[BookKey, Track] = {}
+        self.tape = SnapshotTape(SnapshotRule(config.snapshot_every, config.snapshot_ms * 10**6, config.depth))
+        self.books = RunBooks(market, self.tape, names, config.registered, symbol_of)
+        self.trades = Trades()
         self.records = 0
+        self.snapshots = 0
         self.first_ns = 0
         self.last_ns = 0
         self.apply_ns = LatencyHistogram()
         self.snap_ns = LatencyHistogram()
-        self.unpushed: set[Track] = set()
-        self.incomplete: set[Track] = set()
-        """Books whose full form in Redis is old."""
-        self.standing: set[BookKey] = set()
-        """Books that took something since the streamer last cleared them: those that it may clear."""
         self.over = False
         """Whether its connection came to an end; a replay whose connection only broke may go on in the next one."""
         self.stopped: Run | None = None
@@ -107,6 +47,10 @@ class Run:
         self._market = market
         self._names = names
         self._symbol_of = symbol_of
+
+    @property
+    def tracks(self) -> dict[BookKey, Track]:
+        return self.books.tracks
 
     def continued_by(self, first: np.void) -> bool:
         """Say whether the first record behind a picture goes on with it.
@@ -134,7 +78,7 @@ class Run:
         """Return the replay that the first record behind this picture belongs to: another one, or the pictured."""
         if not self.continued_by(first):
             run = Run(self._config, self._market, self._names, self._symbol_of)
-            run.standing = set(self.tracks)
+            run.books.stand_as_in(self.books)
             run.first_ns = time.perf_counter_ns()
             return run
         stopped, self.stopped = self.stopped, None
@@ -147,34 +91,14 @@ class Run:
 
         Its clears belong to no channel; without that mark (not every feed has channels) it is one where a book stands.
         """
-        is_streamers = record["channel_id"] == UNDEF_CHANNEL or key_of(record) in self.standing
-        return is_streamers and not self.is_full
+        if self.is_full:
+            return False
+        return bool(record["channel_id"] == UNDEF_CHANNEL) or self.books.stands(key_of(record))
 
-    def changed(self, track: Track) -> None:
-        """Note that a book took records."""
-        self.standing.add(track.key)
-        self.unpushed.add(track)
-        self.incomplete.add(track)
-
-    def clear(self, record: MboArray) -> None:
+    def clear(self, record: MboArray, now_ns: int) -> None:
         """Apply the one record with which the streamer empties a book: to be shown, but nothing to keep."""
         self._market.apply(record)
-        key = key_of(record[0])
-        if track := self.tracks.get(key):
-            self.changed(track)
-            track.stored_records = track.records
-        self.standing.discard(key)
-
-    def admit(self, keys: list[BookKey], records: MboArray) -> None:
-        """Make a track for each new book, in the order in which the stream names them."""
-        new = [key for key in keys if key not in self.tracks]
-        if len(new) > 1:
-            new.sort(key=lambda key: _first_of(key, records))
-        for key in new:
-            symbol = self._name(key)
-            known = self._config.registered.get(symbol)
-            book = self._market.book(key)
-            self.tracks[key] = Track(key, symbol, book, known.tick if known else 0, self._config.snapshot_every)
+        self.books.cleared(key_of(record[0]), now_ns)
 
     def count(self, records: int) -> None:
         """Count records that were applied just now."""
@@ -183,13 +107,7 @@ class Run:
 
     @property
     def symbols(self) -> list[str]:
-        return sorted(track.symbol for track in self.tracks.values() if track.records)
-
-    def _name(self, key: BookKey) -> str:
-        """Return a symbol that no other book of the run has, also where the feed calls two instruments the same."""
-        symbol = self._names.name(key, self._symbol_of(key.instrument_id))
-        used = any(track.symbol == symbol for track in self.tracks.values())
-        return f"{symbol}.{key.instrument_id}" if used else symbol
+        return sorted(track.symbol for track in self.tracks.values() if self.books.records(track))
 
 
 def first_plain(records: MboArray) -> int:
@@ -214,8 +132,3 @@ def maybe_streamers_clears(records: MboArray) -> list[int]:
 def key_of(record: np.void) -> BookKey:
     """Return which book a record belongs to."""
     return BookKey(int(record["publisher_id"]), int(record["instrument_id"]))
-
-
-def _first_of(key: BookKey, records: MboArray) -> int:
-    is_its = (records["publisher_id"] == key.publisher_id) & (records["instrument_id"] == key.instrument_id)
-    return int(is_its.argmax())

@@ -7,7 +7,7 @@ join of strings and no encoding.
 
 import hashlib
 import re
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal, NotRequired, TypedDict
 
 LIVE_DEPTH: Final = 200
 """Levels a side that travel to the web processes: the most that a client may ask for."""
@@ -39,6 +39,8 @@ class BookMessage(TypedDict):
     head: str  # '{"type":"book","symbol":…,"state":"ok"' : an object left open
     bids: list[str]  # one '[price,size,count]' a level, best first
     asks: list[str]
+    trades: NotRequired[list[str]]  # one '[price,size,"B","ts_ns"]' each, oldest first: those since the last push, cut
+    trade_count: NotRequired[int]  # of the book in the run so far; both are missing in a complete book
 
 
 class EngineStatus(TypedDict):
@@ -79,7 +81,10 @@ def final_book_name(symbol: str) -> str:
 
 
 def book_text(message: BookMessage, depth: int) -> str:
-    """Return the JSON text of a book cut to ``depth`` levels a side. Cost: one join."""
+    """Return the JSON text of a book cut to ``depth`` levels a side, and of its trades. Cost: one join."""
     bids = ",".join(message["bids"][:depth])
     asks = ",".join(message["asks"][:depth])
-    return f'{message["head"]},"bids":[{bids}],"asks":[{asks}]}}'
+    trades = ""
+    if "trades" in message:
+        trades = f',"trades":[{",".join(message["trades"])}],"trade_count":{message.get("trade_count", 0)}'
+    return f'{message["head"]},"bids":[{bids}],"asks":[{asks}]{trades}}}'

@@ -1,8 +1,8 @@
 """What an output of the engine is, and the thread that runs one. Floor 3.
 
-The feed thread sees a `Sink`: it hands snapshots over and never does their I/O. Behind it a `ThreadedSink` is a
-mailbox, a thread and a `Writer`; a new output is a new writer. A writer whose target is away keeps its batch,
-is tried again with back-off for ever, and says why in ``degraded``; the other sinks and the feed go on.
+The feed thread sees a `Sink`: it hands snapshots over, and neither waits nor does their I/O. Behind it a
+`ThreadedSink` is a mailbox, a thread and a `Writer`; a new output is a new writer. A writer whose target is away keeps
+its batch, is tried again with back-off for ever, and says why in ``degraded``; the other sinks and the feed go on.
 """
 
 import logging
@@ -20,6 +20,7 @@ Item = TypeVar("Item", contravariant=True)
 
 POLL_S: Final = 0.2
 STALLED_AFTER_S: Final = 5.0
+TELL_EVERY_S: Final = 1.0
 _FIRST_RETRY_S: Final = 0.05
 _GIVE_UP_S: Final = 0.5  # of the time to close: for a thread that only waits for its next try to see that it is over
 
@@ -31,7 +32,7 @@ class SinkUnavailable(Exception):
 
 
 class Written(NamedTuple):
-    """What became of a batch: the three add up to its length."""
+    """What became of a batch: the three add up to its snapshots."""
 
     written: int
     duplicates: int = 0
@@ -64,7 +65,7 @@ class Sink(Protocol[Item]):
         """Why the target cannot be written to now; empty while it can."""
 
     def offer(self, item: Item) -> None:
-        """Hand a snapshot over. May wait for room; never for I/O."""
+        """Hand snapshots over. Never waits: what finds no room is dropped and counted."""
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything offered is written. False when that took longer."""
@@ -87,8 +88,8 @@ class Sink(Protocol[Item]):
 class ThreadedSink(Generic[T]):
     """A mailbox, and the thread that writes what is in it.
 
-    ``lossy_when_degraded``: while the target is away a full mailbox drops what is offered, counted and logged,
-    instead of making the feed wait. A write that takes longer than ``stalled_after_s`` is degraded, though not over.
+    A write that takes longer than ``stalled_after_s`` is degraded, though not over. So is a sink that drops what it is
+    offered, until it has dropped nothing for a second; the log says how much once a second.
     """
 
     def __init__(
@@ -97,19 +98,20 @@ class ThreadedSink(Generic[T]):
         mailbox: Mailbox[T],
         writer: Writer[T],
         *,
-        lossy_when_degraded: bool = False,
         retry_cap_s: float = 1.0,
         stalled_after_s: float = STALLED_AFTER_S,
     ) -> None:
         self.name = name
         self._mailbox = mailbox
         self._writer = writer
-        self._lossy = lossy_when_degraded
         self._retry_cap_s = retry_cap_s
         self._stalled_after_s = stalled_after_s
         self._fault = ""
+        self._dropping = ""
+        self._told = 0  # drops that the log has
+        self._tell_at = 0.0
+        self._telling = threading.Lock()
         self._writing_since: float | None = None
-        self._written = self._duplicates = self._dropped = 0  # changed under the mailbox's lock, as its own counts are
         self._abandon = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -118,16 +120,10 @@ class ThreadedSink(Generic[T]):
 
     @property
     def degraded(self) -> str:
-        since = self._writing_since
-        if since is not None and (waited_s := time.monotonic() - since) > self._stalled_after_s:
-            return f"{self._writer.target} has not answered for {waited_s:.0f} s"
-        return self._fault
+        return "; ".join(filter(None, (self._stalled() or self._fault, self._dropping)))
 
     def offer(self, item: T) -> None:
-        if not self._mailbox.offer(item, self._may_wait):
-            refused = self._mailbox.refused
-            if refused.bit_count() == 1:  # the 1st, 2nd, 4th, 8th …
-                log.error("%s: dropped %d so far (%s)", self.name, refused, self.degraded or "offered after the end")
+        self._mailbox.offer(item)
 
     def flush(self, timeout_s: float) -> bool:
         return _wait(lambda: not self.counters.pending, timeout_s)
@@ -136,35 +132,75 @@ class ThreadedSink(Generic[T]):
         self._mailbox.close()
 
     def close(self, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
         self.finish()
-        self._thread.join(max(timeout_s - _GIVE_UP_S, 0))
-        self._abandon.set()
-        self._thread.join(max(deadline - time.monotonic(), 0))  # one that is still blocked dies with the process
+        self._end(timeout_s)
         if pending := self.counters.pending:
-            log.error("%s: %d not written at the end (%s)", self.name, pending, self.degraded or "out of time")
+            why = self.degraded or "out of time"
+            log.error("%s: %d not written at the end (%s)%s", self.name, pending, why, self._left())
 
     @property
     def counters(self) -> SinkCounters:
-        box = self._mailbox
-        with box.lock:
-            return SinkCounters(
-                offered=box.offered,
-                written=self._written,
-                duplicates=self._duplicates,
-                dropped=self._dropped + box.refused,
-                conflated=box.conflated,
-                pending=len(box) + box.taken,
-                blocked=box.blocked,
-                blocked_ns=box.blocked_ns,
-            )
+        return self._mailbox.counters
 
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def _may_wait(self) -> bool:
-        return self.alive and not (self._lossy and self.degraded)
+    def step(self, timeout_s: float) -> bool:
+        """Write one batch. False when the target was away: the batch is the next one again."""
+        self.tell_drops(time.monotonic())
+        batch = self._mailbox.take(timeout_s)
+        self._writing_since = time.monotonic()
+        try:
+            done = self._writer.write(batch)
+        except SinkUnavailable as error:
+            self._mailbox.put_back()
+            if not self._fault:
+                log.warning("%s: degraded, keeps what it has and tries again: %s", self.name, error)
+            self._fault = str(error)
+            return False
+        finally:
+            self._writing_since = None
+        if self._fault:
+            log.info("%s: works again", self.name)
+            self._fault = ""
+        self._mailbox.settle(*done)
+        return True
+
+    def tell_drops(self, now_s: float) -> None:
+        """Say what was dropped since the last time, at most once a second: not in the feed thread, as a log is I/O."""
+        with self._telling:
+            if now_s < self._tell_at:
+                return
+            told, self._told = self._told, self._mailbox.refused
+            self._dropping = ""
+            if self._told > told:
+                self._tell_at = now_s + TELL_EVERY_S
+                self._dropping = f"no room: {self._told} snapshots dropped so far"
+                log.error("%s: dropped %d, %d so far (%s)", self.name, self._told - told, self._told, self._reason())
+
+    def _end(self, timeout_s: float) -> None:
+        """Wait for the thread, and tell it to give up shortly before the time is over."""
+        deadline = time.monotonic() + timeout_s
+        self._thread.join(max(timeout_s - _GIVE_UP_S, 0))
+        self._abandon.set()
+        self._thread.join(max(deadline - time.monotonic(), 0))  # one that is still blocked dies with the process
+
+    def _left(self) -> str:
+        """Say what becomes of what is not written at the end."""
+        return ""
+
+    def _reason(self) -> str:
+        """Say why there was no room."""
+        if self._mailbox.closed:
+            return "offered after the end"
+        return self._stalled() or self._fault or f"{self._writer.target} is slower than they come"
+
+    def _stalled(self) -> str:
+        since = self._writing_since
+        if since is not None and (waited_s := time.monotonic() - since) > self._stalled_after_s:
+            return f"{self._writer.target} has not answered for {waited_s:.0f} s"
+        return ""
 
     def _run(self) -> None:
         delays = backoff(_FIRST_RETRY_S, self._retry_cap_s)
@@ -176,30 +212,6 @@ class ThreadedSink(Generic[T]):
             if self._mailbox.closed and not self.counters.pending:
                 break
         self._writer.close()
-
-    def step(self, timeout_s: float) -> bool:
-        """Write one batch. False when the target was away: the batch is back in the mailbox."""
-        batch = self._mailbox.take(timeout_s)
-        self._writing_since = time.monotonic()
-        try:
-            done = self._writer.write(batch)
-        except SinkUnavailable as error:
-            self._mailbox.put_back(batch)
-            if not self._fault:
-                log.warning("%s: degraded, keeps what it has and tries again: %s", self.name, error)
-            self._fault = str(error)
-            return False
-        finally:
-            self._writing_since = None
-        if self._fault:
-            log.info("%s: works again", self.name)
-            self._fault = ""
-        with self._mailbox.lock:
-            self._mailbox.taken -= len(batch)
-            self._written += done.written
-            self._duplicates += done.duplicates
-            self._dropped += done.dropped
-        return True
 
 
 def _wait(condition: Callable[[], bool], timeout_s: float) -> bool:

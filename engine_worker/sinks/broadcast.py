@@ -19,8 +19,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from engine_worker.mailbox import LatestMailbox
+from engine_worker.metrics import LatencyHistogram
 from engine_worker.sinks.base import SinkUnavailable, ThreadedSink, Written
-from orderbook.book.encoding import book_message
+from engine_worker.trades import Traded
+from orderbook.book.encoding import book_message, encode_trades
 from orderbook.book.snapshot import BookSnapshot
 from orderbook.live import (
     BOOK_KEY,
@@ -44,6 +46,10 @@ class LiveBook(NamedTuple):
 
     snapshot: BookSnapshot
     complete: bool
+    traded: Traded = Traded()
+    """The trades since the last push; not with a complete one."""
+    since_ns: int = 0
+    """When the oldest change that it shows had come, monotonic; 0: not told."""
 
     @property
     def key(self) -> str:
@@ -68,6 +74,8 @@ class BroadcastWriter:
         self._layer = RedisPubSubChannelLayer(hosts=[{"address": redis_url, **options}])
         self._status = status
         self._status_due = 0.0
+        self.publish_ns = LatencyHistogram()
+        """From the arrival of the oldest change that a book shows until Redis has it, the wait for PUSH_MS included."""
         self._kept: dict[str, LiveBook] = {}  # key -> the newest book under it
 
     def write(self, batch: list[LiveBook]) -> Written:
@@ -83,7 +91,7 @@ class BroadcastWriter:
         self._loop.close()  # closes the layer's connections too
 
     async def _publish(self, batch: list[LiveBook]) -> None:
-        messages = [(book, message_of(book.snapshot)) for book in batch]
+        messages = [(book, message_of(book)) for book in batch]
         await self._keep(messages)
         if time.monotonic() >= self._status_due:
             await self._live_on()
@@ -92,6 +100,8 @@ class BroadcastWriter:
         for book, message in messages:
             if not book.complete:
                 await self._layer.group_send(group_name(message["symbol"]), message)
+                if book.since_ns:
+                    self.publish_ns.add(time.monotonic_ns() - book.since_ns)
 
     async def _keep(self, messages: list[tuple[LiveBook, BookMessage]]) -> None:
         """Write books under their keys."""
@@ -111,7 +121,7 @@ class BroadcastWriter:
             pipeline.expire(key, BOOK_TTL_S)
         _, *renewed = await pipeline.execute()
         lost = [book for book, is_there in zip(self._kept.values(), renewed, strict=True) if not is_there]
-        await self._keep([(book, message_of(book.snapshot)) for book in lost])
+        await self._keep([(book, message_of(book)) for book in lost])
 
 
 class BroadcastSink(ThreadedSink[LiveBook]):
@@ -119,7 +129,9 @@ class BroadcastSink(ThreadedSink[LiveBook]):
 
     def __init__(self, redis_url: str, status: Callable[[], EngineStatus]) -> None:
         mailbox = LatestMailbox[LiveBook](lambda book: book.key)
-        super().__init__("broadcast", mailbox, BroadcastWriter(redis_url, status), retry_cap_s=0.5)
+        writer = BroadcastWriter(redis_url, status)
+        self.publish_ns = writer.publish_ns
+        super().__init__("broadcast", mailbox, writer, retry_cap_s=0.5)
 
 
 def _kept_form(book: LiveBook, message: BookMessage) -> bytes | str:
@@ -129,10 +141,11 @@ def _kept_form(book: LiveBook, message: BookMessage) -> bytes | str:
     return book_text(message, max(len(book.snapshot.bids), len(book.snapshot.asks)))
 
 
-def message_of(snapshot: BookSnapshot) -> BookMessage:
+def message_of(book: LiveBook) -> BookMessage:
     """Encode a book for the channel layer."""
+    snapshot = book.snapshot
     parts = book_message(snapshot)
-    return BookMessage(
+    message = BookMessage(
         type="book.update",
         symbol=snapshot.symbol,
         run_id=snapshot.run_id,
@@ -141,3 +154,7 @@ def message_of(snapshot: BookSnapshot) -> BookMessage:
         bids=parts.bids,
         asks=parts.asks,
     )
+    if not book.complete:
+        message["trades"] = encode_trades(book.traded.newest, snapshot.decimals)
+        message["trade_count"] = book.traded.total
+    return message

@@ -2,153 +2,212 @@
 
 Rows go by binary COPY straight into the table. COPY knows no conflict rule, so a batch that meets a stored row goes
 again through a temporary table, and rows that exist are counted as duplicates: the market's past is stored once,
-however often a file is replayed. Not Django's connection: this thread has its own.
+however often a file is replayed, and a batch whose fate is not known is just sent again. Not Django's connection: this
+thread has its own.
 """
 
 import logging
-from typing import Any, Final
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Thread
+from typing import Final
 
-import psycopg
-from psycopg import errors
+from psycopg import Error, errors
 
-from engine_worker.mailbox import FifoMailbox
-from engine_worker.sinks.base import SinkUnavailable, ThreadedSink, Written
+from engine_worker.copy_rows import COLUMNS, copy_bytes
+from engine_worker.named_rows import HasRows, NamedRows, joined, storable
+from engine_worker.sinks.base import POLL_S, SinkUnavailable, ThreadedSink, Written
+from engine_worker.sinks.deadline import CONNECTION, DeadlineConnection, NoAnswer
+from engine_worker.spill import Spill
+from engine_worker.spill_mailbox import SpillMailbox
 from history.models import Instrument, Snapshot
-from orderbook.book.snapshot import BookSnapshot, Level
 
-QUEUE_SNAPSHOTS: Final = 10_000  # about 30 MB of snapshots of 50 levels
-BATCH_SNAPSHOTS: Final = 2_000
+QUEUE_BYTES: Final = 64 << 20
+SPILL_BYTES: Final = 1 << 30
+BATCH_SNAPSHOTS: Final = 20_000  # 2 MB
 BATCH_AGE_S: Final = 0.2
-# A server that vanished without a word is noticed after 5 + 3 * 3 s, also while it owes an answer.
-CONNECTION: Final[dict[str, Any]] = {
-    "connect_timeout": 3,
-    "keepalives": 1,
-    "keepalives_idle": 5,
-    "keepalives_interval": 3,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 14_000,  # ms: keepalives say nothing of bytes that were sent and not acknowledged
-    "application_name": "batonic-engine",
-}
+ANSWER_S: Final = 5.0
+"""How long a batch may take before its connection is given up; doubled after each that took longer."""
+_ANSWER_CAP_S: Final = 60.0
+_KEEP_S: Final = 2.0  # at the end, beyond what was granted, for what is left to go to the disk
+_SYNC_EVERY_S: Final = 1.0
 
 # The texts below are put together from names of our own models only (hence the noqa); every value is a parameter.
 _TABLE: Final = Snapshot._meta.db_table
 _INSTRUMENTS: Final = Instrument._meta.db_table
-_COLUMNS: Final = (
-    "symbol, ts_event, sequence, ts_recv, best_bid_px, best_bid_sz, best_bid_ct, best_ask_px, best_ask_sz, best_ask_ct"
+_NAMES: Final = ", ".join(COLUMNS)
+_COPY: Final = f"COPY {_TABLE} ({_NAMES}) FROM STDIN (FORMAT binary)"
+_STAGE: Final = (
+    f"CREATE TEMP TABLE IF NOT EXISTS staged ON COMMIT DELETE ROWS AS SELECT {_NAMES} FROM {_TABLE} WITH NO DATA"  # noqa: S608
 )
-_TYPES: Final = ("text", "int8", "int8", "int8", "int8", "int8", "int4", "int8", "int8", "int4")
-_COPY: Final = f"COPY {_TABLE} ({_COLUMNS}) FROM STDIN (FORMAT binary)"
-_STAGE: Final = f"CREATE TEMP TABLE staged ON COMMIT DROP AS SELECT {_COLUMNS} FROM {_TABLE} WITH NO DATA"  # noqa: S608
-_COPY_STAGED: Final = f"COPY staged ({_COLUMNS}) FROM STDIN (FORMAT binary)"
-_MERGE: Final = f"INSERT INTO {_TABLE} ({_COLUMNS}) SELECT {_COLUMNS} FROM staged ON CONFLICT DO NOTHING"  # noqa: S608
+_COPY_STAGED: Final = f"COPY staged ({_NAMES}) FROM STDIN (FORMAT binary)"
+_MERGE: Final = f"INSERT INTO {_TABLE} ({_NAMES}) SELECT {_NAMES} FROM staged ON CONFLICT DO NOTHING"  # noqa: S608
 _INTRODUCE: Final = (
     f"INSERT INTO {_INSTRUMENTS} (symbol, instrument_id, publisher_id, tick_size) "  # noqa: S608
     "VALUES (%s, %s, %s, %s) ON CONFLICT (symbol) DO NOTHING"
 )
 # Only a tick that we inferred ourselves, and that nobody has corrected since, may become finer.
 _REFINE: Final = f"UPDATE {_INSTRUMENTS} SET tick_size = %s WHERE symbol = %s AND tick_size = %s"  # noqa: S608
-
-_BIGINT_END: Final = 2**63
-_SYMBOL_CHARACTERS: Final = 71
+# Ends on the server what we have left here: a statement that waits for a lock would wait on without us.
+_LIMIT: Final = f"SET statement_timeout = {int(_ANSWER_CAP_S * 1000)}"
 
 log = logging.getLogger(__name__)
 
 
 class DatabaseWriter:
-    """One connection, made when it is needed and made again when it was lost."""
+    """One connection, made when it is needed and made again when it was lost or did not answer in time."""
 
     target = "PostgreSQL"
 
-    def __init__(self, conninfo: str) -> None:
+    def __init__(self, conninfo: str, *, answer_s: float = ANSWER_S) -> None:
+        self.abandoned: Callable[[], bool] = lambda: False
+        """Whether to give up at once, whatever is under way."""
         self._conninfo = conninfo
-        self._connection: psycopg.Connection[Any] | None = None
+        self._first_answer_s = self._answer_s = answer_s
+        self._connection: DeadlineConnection | None = None
         self._ticks: dict[str, int | None] = {}  # symbol -> the tick that we inserted; None: it was known before
         self._met_duplicates = False
 
-    def write(self, batch: list[BookSnapshot]) -> Written:
-        """Store a batch, all of it or nothing. Raises SinkUnavailable when the server is away or refuses."""
-        storable = [snapshot for snapshot in batch if _fits(snapshot)]
-        refused = [snapshot for snapshot in batch if not _fits(snapshot)]
-        stored = self._store(storable) if storable else 0
-        if refused:  # said once they cost nothing more: a batch that is tried again says it once
-            first = refused[0]
+    def write(self, batch: list[NamedRows]) -> Written:
+        """Store a batch, all of it or nothing. Raises SinkUnavailable when the server is away, frozen or refuses."""
+        if not batch:
+            return Written(0)
+        whole = joined(batch)
+        fits = storable(whole)
+        rows = whole if fits.all() else joined([NamedRows(whole.rows[fits], whole.names)])
+        stored = self._store(rows) if len(rows) else 0
+        if refused := len(whole) - len(rows):  # said when the rest is stored: a batch that is tried again says it once
+            first = whole.rows[~fits][0]
             log.error(
-                "database: refused %d snapshots whose times, sequence or name no row can hold; "
+                "database: refused %d snapshots whose times or name no row can hold; "
                 "the first is %.80r, sequence %d, ts_event %d",
-                len(refused), first.symbol, first.sequence, first.ts_event,
+                refused, whole.names[first["book"]].symbol, first["sequence"], first["ts_event"],
             )  # fmt: skip
-        return Written(stored, len(storable) - stored, len(refused))
+        return Written(stored, len(rows) - stored, refused)
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _store(self, batch: list[BookSnapshot]) -> int:
+    def _store(self, rows: NamedRows) -> int:
         """Return how many rows are new."""
         try:
             connection = self._connect()
-            self._introduce(connection, batch)
-            if not self._met_duplicates:  # they come in rows: a file that is replayed again
-                try:
-                    self._copy(connection, _COPY, batch)
-                    return len(batch)
-                except errors.UniqueViolation:
-                    pass
-            stored = self._merge(connection, batch)
-            self._met_duplicates = stored < len(batch)
-            return stored
-        except psycopg.Error as error:
+            connection.deadline_s = time.monotonic() + self._answer_s
+            self._introduce(connection, rows)
+            stored = self._insert(connection, copy_bytes(rows), len(rows))
+        except Error as error:
+            if isinstance(error, NoAnswer):
+                self._answer_s = min(2 * self._answer_s, _ANSWER_CAP_S)  # slow is not frozen
             self.close()
             raise SinkUnavailable(" ".join(str(error).split())) from error
+        self._answer_s = self._first_answer_s
+        return stored
 
-    def _connect(self) -> psycopg.Connection[Any]:
+    def _connect(self) -> DeadlineConnection:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self._conninfo, autocommit=True, **CONNECTION)
+            connection = DeadlineConnection.connect(self._conninfo, autocommit=True, **CONNECTION)
+            self._connection = connection
+            connection.abandoned = self.abandoned
+            connection.deadline_s = time.monotonic() + self._answer_s
+            connection.execute(_LIMIT)
         return self._connection
 
-    def _introduce(self, connection: psycopg.Connection[Any], batch: list[BookSnapshot]) -> None:
+    def _introduce(self, connection: DeadlineConnection, rows: NamedRows) -> None:
         """Make a row for each symbol once its tick is known, and correct the grid of those that are ours."""
-        for symbol, newest in {snapshot.symbol: snapshot for snapshot in batch if snapshot.tick}.items():
+        for symbol, tick, key in rows.names:
+            if not tick:
+                continue
             if symbol not in self._ticks:
-                values = (symbol, newest.key.instrument_id, newest.key.publisher_id, newest.tick)
-                inserted = connection.execute(_INTRODUCE, values).rowcount
-                self._ticks[symbol] = newest.tick if inserted else None
+                inserted = connection.execute(_INTRODUCE, (symbol, key.instrument_id, key.publisher_id, tick)).rowcount
+                self._ticks[symbol] = tick if inserted else None
             ours = self._ticks[symbol]
-            if ours is not None and newest.tick < ours:
-                connection.execute(_REFINE, (newest.tick, symbol, ours))
-                self._ticks[symbol] = newest.tick
+            if ours is not None and tick < ours:
+                connection.execute(_REFINE, (tick, symbol, ours))
+                self._ticks[symbol] = tick
 
-    def _copy(self, connection: psycopg.Connection[Any], statement: str, batch: list[BookSnapshot]) -> None:
-        with connection.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.set_types(_TYPES)
-            for snapshot in batch:
-                copy.write_row(row_of(snapshot))
-
-    def _merge(self, connection: psycopg.Connection[Any], batch: list[BookSnapshot]) -> int:
+    def _insert(self, connection: DeadlineConnection, data: bytes, count: int) -> int:
+        if not self._met_duplicates:  # they come in rows: a file that is replayed again
+            try:
+                _copy(connection, _COPY, data)
+                return count
+            except errors.UniqueViolation:
+                pass
         with connection.transaction():
             connection.execute(_STAGE)
-            self._copy(connection, _COPY_STAGED, batch)
-            return connection.execute(_MERGE).rowcount
+            _copy(connection, _COPY_STAGED, data)
+            stored = connection.execute(_MERGE).rowcount
+        self._met_duplicates = stored < count
+        return stored
 
 
-def database_sink(conninfo: str) -> ThreadedSink[BookSnapshot]:
-    """Return the sink that loses nothing: while its queue is full the feed waits."""
-    mailbox = FifoMailbox[BookSnapshot](QUEUE_SNAPSHOTS, BATCH_SNAPSHOTS, BATCH_AGE_S)
-    return ThreadedSink("database", mailbox, DatabaseWriter(conninfo))
+def _copy(connection: DeadlineConnection, statement: str, data: bytes) -> None:
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(data)
 
 
-def row_of(snapshot: BookSnapshot) -> tuple[str | int | None, ...]:
-    """Return the columns of a snapshot: price null, size and count 0 where a side is empty."""
-    bbo = snapshot.bbo
-    key = (snapshot.symbol, snapshot.ts_event, snapshot.sequence, snapshot.ts_recv)
-    return (*key, *_side(bbo.bid), *_side(bbo.ask))
+class DatabaseSink(ThreadedSink[NamedRows]):
+    """The sink that loses nothing before memory and disk are full: what PostgreSQL does not take in time is spilled.
+
+    What an engine left on disk is written first, and what is left at the end stays there for the next one.
+    """
+
+    def __init__(self, mailbox: SpillMailbox, writer: DatabaseWriter) -> None:
+        super().__init__("database", mailbox, writer)
+        self._box = mailbox
+        writer.abandoned = self._abandon.is_set
+        self._ending = Event()
+        self._mover = Thread(target=self._move, name="spill", daemon=True)
+
+    def start(self) -> None:
+        if found := self._box.recover():
+            log.warning("database: %d snapshots that an earlier engine could not write come first", found)
+        self._mover.start()
+        super().start()
+
+    def offer(self, item: HasRows) -> None:
+        super().offer(NamedRows(item.rows, item.names))
+
+    @property
+    def degraded(self) -> str:
+        return "; ".join(filter(None, (super().degraded, self._box.fault)))
+
+    @property
+    def alive(self) -> bool:
+        return super().alive and self._mover.is_alive()
+
+    def _end(self, timeout_s: float) -> None:
+        """Move to the disk what PostgreSQL has not taken by then."""
+        deadline = time.monotonic() + timeout_s
+        super()._end(timeout_s)
+        self._ending.set()
+        self._mover.join(max(deadline - time.monotonic(), 0) + _KEEP_S)
+        if not self._thread.is_alive() and not self._mover.is_alive():
+            self._box.leave()
+
+    def _left(self) -> str:
+        return f"; {self.counters.on_disk} of them wait on disk for the next engine"
+
+    def _move(self) -> None:
+        synced_s = time.monotonic()
+        while not self._ending.is_set():
+            if not self._box.move(POLL_S):
+                if self._box.fault:
+                    self._ending.wait(POLL_S)
+                elif time.monotonic() - synced_s > _SYNC_EVERY_S:  # when there is time: it may take long
+                    self._box.sync()
+                    synced_s = time.monotonic()
+            self.tell_drops(time.monotonic())
+        while self._box.move(0, everything=True):
+            pass
+        self._box.sync()
 
 
-def _side(best: Level | None) -> tuple[int | None, int, int]:
-    return (None, 0, 0) if best is None else best
-
-
-def _fits(snapshot: BookSnapshot) -> bool:
-    numbers_fit = max(snapshot.ts_event, snapshot.ts_recv, snapshot.sequence) < _BIGINT_END
-    return numbers_fit and len(snapshot.symbol) <= _SYMBOL_CHARACTERS and "\0" not in snapshot.symbol
+def database_sink(
+    conninfo: str, spill_folder: Path, *, queue_bytes: int = QUEUE_BYTES, spill_bytes: int = SPILL_BYTES
+) -> DatabaseSink:
+    """Return the sink with its bounds of memory and of disk."""
+    spill = Spill(spill_folder, spill_bytes)
+    return DatabaseSink(SpillMailbox(queue_bytes, BATCH_SNAPSHOTS, BATCH_AGE_S, spill), DatabaseWriter(conninfo))

@@ -6,13 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from engine_worker.batch import SnapshotBatch
 from engine_worker.mailbox import FifoMailbox
 from engine_worker.sinks.base import SinkUnavailable, ThreadedSink, Written
-from orderbook.book.encoding import book_json
-from orderbook.book.snapshot import BookSnapshot
+from orderbook.book.encoding import LineEncoder
 
-QUEUE_SNAPSHOTS: Final = 10_000
-BATCH_SNAPSHOTS: Final = 500
+QUEUE_BYTES: Final = 64 << 20  # of 50 levels a side: 27,000 snapshots
+BATCH_SNAPSHOTS: Final = 2_000
 BATCH_AGE_S: Final = 0.1
 _TAIL_BYTES: Final = 1 << 20
 
@@ -20,28 +20,28 @@ _TAIL_BYTES: Final = 1 << 20
 class JsonlWriter:
     """An append-only file. A write that fails is taken back to the last whole line, and the batch is kept.
 
-    The file is locked while it is open, or two engines would cut off each other's lines.
+    The file is locked while it is open, or two engines would cut off each other's lines. Lines are made and written a
+    buffer at a time, without the GIL: whatever a batch holds, this needs no more memory.
     """
 
     def __init__(self, path: Path, depth: int) -> None:
         self.target = str(path)
         self._path = path
-        self._depth = depth
+        self._encoder = LineEncoder(depth)
         self._file = -1
-        self._whole = 0  # bytes up to the end of the last whole line
+        self._whole = 0  # bytes up to the end of the last whole line of the last whole batch
 
-    def write(self, batch: list[BookSnapshot]) -> Written:
+    def write(self, batch: list[SnapshotBatch]) -> Written:
         """Append a batch. Raises SinkUnavailable when the disk, the folder or another engine refuses it."""
         if not batch:
             return Written(0)
-        text = "".join(f"{book_json(snapshot, self._depth)}\n" for snapshot in batch).encode()
         try:
             self._open()
-            self._append(text)
+            self._append(batch)
         except OSError as error:
             self._take_back()
             raise SinkUnavailable(f"{self._path}: {error.strerror or error}") from error
-        return Written(len(batch))
+        return Written(sum(map(len, batch)))
 
     def close(self) -> None:
         if self._file >= 0:
@@ -62,11 +62,13 @@ class JsonlWriter:
         self._whole = _end_of_last_line(self._file)
         os.ftruncate(self._file, self._whole)  # a line that a killed process left unfinished
 
-    def _append(self, text: bytes) -> None:
-        rest = memoryview(text)
-        while rest:
-            rest = rest[os.write(self._file, rest) :]
-        self._whole += len(text)
+    def _append(self, batch: list[SnapshotBatch]) -> None:
+        end = self._whole
+        for lines in self._encoder.encode(batch):
+            end += len(lines)
+            while lines:
+                lines = lines[os.write(self._file, lines) :]
+        self._whole = end
 
     def _take_back(self) -> None:
         """Cut off what a failed write left; closing makes the next try look at the file afresh."""
@@ -76,10 +78,11 @@ class JsonlWriter:
             self.close()
 
 
-def jsonl_sink(path: Path, depth: int) -> ThreadedSink[BookSnapshot]:
-    """Return the sink that waits for the disk while it can: with the disk full and its queue full it drops, counted."""
-    mailbox = FifoMailbox[BookSnapshot](QUEUE_SNAPSHOTS, BATCH_SNAPSHOTS, BATCH_AGE_S)
-    return ThreadedSink("jsonl", mailbox, JsonlWriter(path, depth), lossy_when_degraded=True)
+def jsonl_sink(path: Path, depth: int) -> ThreadedSink[SnapshotBatch]:
+    """Return the sink of the feed file. What its queue has no room for is dropped, counted and told."""
+    return ThreadedSink(
+        "jsonl", FifoMailbox[SnapshotBatch](QUEUE_BYTES, BATCH_SNAPSHOTS, BATCH_AGE_S), JsonlWriter(path, depth)
+    )
 
 
 def _locked(path: Path) -> int:

@@ -122,9 +122,10 @@ def config(folder: Path, **changes: Any) -> EngineConfig:
     values: dict[str, Any] = {
         "host": "127.0.0.1", "port": 1, "protocol": "raw", "framing": "dbn", "key": KEY, "dataset": "BATONIC.REPLAY",
         "symbols": ("ALL_SYMBOLS",), "symbol": "CLX5", "book": "kernel", "depth": 10,
-        "snapshot_every": 100, "max_msgs": -1, "push_ms": 20, "feed_enabled": True,
+        "snapshot_every": 100, "snapshot_ms": 0, "max_msgs": -1, "push_ms": 20, "feed_enabled": True,
         "feed_path": folder / "snapshots_feed.jsonl", "bench_log_path": folder / "benchmarks.jsonl",
-        "final_book_folder": folder / "final_books", "registered": {}, "pg_conninfo": "", "redis_url": "",
+        "final_book_folder": folder / "final_books", "registered": {}, "pg_conninfo": "",
+        "queue_bytes": 64 << 20, "spill_bytes": 1 << 30, "spill_folder": folder / "spill", "redis_url": "",
     }  # fmt: skip
     return EngineConfig(**(values | changes))
 
@@ -150,7 +151,7 @@ class Remembering:
     @property
     def counters(self) -> SinkCounters:
         count = len(self.items)
-        return SinkCounters(count, count, 0, 0, 0, 0, 0, 0)
+        return SinkCounters(count, count, 0, 0, 0, 0)
 
 
 class Desk:
@@ -172,7 +173,7 @@ class Desk:
 
     @property
     def snapshots(self) -> list[BookSnapshot]:
-        return self.stored.items
+        return [batch.snapshot(index) for batch in self.stored.items for index in range(len(batch))]
 
     @property
     def books(self) -> list[BookSnapshot]:

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 
@@ -10,6 +11,8 @@ class TcpProxy:
 
     def __init__(self, host: str, port: int, own_port: int) -> None:
         self.port = own_port
+        self.lost: bytes | None = None
+        """An answer of the server with these bytes in it gets lost."""
         self._target = (host, port)
         self._server: socket.socket | None = None
         self._open: list[socket.socket] = []
@@ -36,14 +39,18 @@ class TcpProxy:
                 return
             far = socket.create_connection(self._target)
             self._open += [near, far]
-            for pair in ((near, far), (far, near)):
-                threading.Thread(target=_pump, args=pair, daemon=True).start()
+            threading.Thread(target=_pump, args=(near, far, lambda data: False), daemon=True).start()
+            threading.Thread(target=_pump, args=(far, near, self._is_lost), daemon=True).start()
+
+    def _is_lost(self, data: bytes) -> bool:
+        return self.lost is not None and self.lost in data
 
 
-def _pump(source: socket.socket, target: socket.socket) -> None:
+def _pump(source: socket.socket, target: socket.socket, is_lost: Callable[[bytes], bool]) -> None:
     with suppress(OSError):
         while data := source.recv(65536):
-            target.sendall(data)
+            if not is_lost(data):
+                target.sendall(data)
     for peer in (source, target):
         with suppress(OSError):
             peer.shutdown(socket.SHUT_RDWR)

@@ -90,7 +90,7 @@ def test_the_newest_book_waits_under_its_key_and_the_complete_one_under_another(
     writer.write([newest, complete])
     writer.close()
     kept = msgpack.unpackb(redis_client.get(BOOK_KEY.format(symbol="CLX5")))
-    assert kept == message_of(newest.snapshot)
+    assert kept == message_of(newest)
     full = json.loads(redis_client.get(FULL_BOOK_KEY.format(symbol="CLX5")))
     book = reference_book(session(2000))
     assert [[round(px * 10**9), size, count] for px, size, count in full["asks"]] == book.levels(Side.ASK).tolist()

@@ -6,111 +6,122 @@ import time
 import pytest
 
 from engine_worker.mailbox import FifoMailbox, LatestMailbox
+from engine_worker.tests.batches import closes
+from engine_worker.tests.parcels import Parcel, numbers, parcels
+
+Queue = FifoMailbox[Parcel]
 
 
-def always() -> bool:
-    return True
+def test_the_queue_gives_batches_in_order_and_its_parcels_whole() -> None:
+    box = Queue(100, batch=4, age_s=0)
+    for parcel in parcels(range(8), size=3):
+        assert box.offer(parcel)
+    taken = []
+    for _ in range(3):
+        taken.append(numbers(box.take(0)))
+        box.settle(len(taken[-1]))
+    assert taken == [[0, 1, 2, 3, 4, 5], [6, 7], []]
 
 
-def never() -> bool:
-    return False
+def test_a_full_queue_refuses_at_once_and_counts_snapshots() -> None:
+    box = Queue(6, batch=2, age_s=0)
+    begun = time.monotonic()
+    assert [box.offer(parcel) for parcel in parcels(range(9), size=3)] == [True, True, False]
+    assert time.monotonic() - begun < 1
+    counters = box.counters
+    assert (counters.offered, counters.pending, counters.dropped) == (9, 6, 3)
+    assert closes(counters)
 
 
-def test_the_queue_gives_batches_in_order() -> None:
-    box = FifoMailbox[int](10, batch=3, age_s=0)
-    for number in range(5):
-        assert box.offer(number, never)
-    assert [box.take(0), box.take(0), box.take(0)] == [[0, 1, 2], [3, 4], []]
+def test_what_is_taken_has_its_room_until_it_is_settled() -> None:
+    box = Queue(4, batch=4, age_s=0)
+    box.offer(Parcel([1, 2, 3, 4]))
+    assert numbers(box.take(0)) == [1, 2, 3, 4]
+    assert not box.offer(Parcel([5]))
+    box.settle(4)
+    assert box.offer(Parcel([6]))
 
 
-def test_a_full_queue_refuses_who_does_not_wait() -> None:
-    box = FifoMailbox[int](2, batch=2, age_s=0)
-    assert [box.offer(number, never) for number in range(3)] == [True, True, False]
-    assert len(box) == 2
+def test_a_parcel_larger_than_the_queue_is_taken_into_an_empty_one_only() -> None:
+    box = Queue(4, batch=4, age_s=0)
+    assert box.offer(Parcel(range(9)))
+    assert not box.offer(Parcel([1]))
+    box.take(0)
+    box.settle(9)
+    box.offer(Parcel([1]))
+    assert not box.offer(Parcel(range(9)))
 
 
-def test_a_full_queue_makes_the_giver_wait_for_room_and_counts_it() -> None:
-    box = FifoMailbox[int](100, batch=7, age_s=0.001)
-    taken: list[int] = []
-
-    def take_all() -> None:
-        while len(taken) < 2000:
-            taken.extend(box.take(0.1))
-            time.sleep(0.0001)
-
-    taker = threading.Thread(target=take_all)
-    taker.start()
-    for number in range(2000):
-        assert box.offer(number, always)
-        assert len(box) <= 100
-    taker.join(10)
-    assert taken == list(range(2000))
-    assert box.blocked > 0
-    assert box.blocked_ns > 0
+def test_a_closed_queue_takes_nothing_and_keeps_what_is_inside() -> None:
+    box = Queue(10, batch=1, age_s=0)
+    box.offer(Parcel([1]))
+    box.close()
+    assert not box.offer(Parcel([2]))
+    assert box.take(0) == [[1]]
 
 
-def test_closing_frees_who_waits_for_room_and_keeps_what_is_inside() -> None:
-    box = FifoMailbox[int](1, batch=1, age_s=0)
-    box.offer(1, always)
-    closer = threading.Timer(0.05, box.close)
-    closer.start()
-    assert not box.offer(2, always)
-    closer.join()
-    assert box.take(0) == [1]
-    assert not box.offer(3, never)
-
-
-def test_what_is_put_back_comes_first_even_into_a_full_queue() -> None:
-    box = FifoMailbox[int](2, batch=2, age_s=0)
-    box.offer(1, never)
-    box.offer(2, never)
-    batch = box.take(0)
-    box.offer(3, never)
-    box.offer(4, never)
-    box.put_back(batch)
-    assert [box.take(0), box.take(0)] == [[1, 2], [3, 4]]
+def test_what_is_put_back_comes_first_even_in_a_full_queue() -> None:
+    box = Queue(4, batch=2, age_s=0)
+    for parcel in parcels(range(4)):
+        box.offer(parcel)
+    assert numbers(box.take(0)) == [0, 1]
+    box.put_back()
+    assert numbers(box.take(0)) == [0, 1]
+    box.settle(1, 1)
+    assert numbers(box.take(0)) == [2, 3]
+    box.settle(0, 0, 2)
+    counters = box.counters
+    assert (counters.written, counters.duplicates, counters.dropped, counters.pending) == (1, 1, 2, 0)
 
 
 def test_a_batch_that_is_not_full_is_given_once_its_age_has_come() -> None:
-    box = FifoMailbox[int](10, batch=10, age_s=0.03)
-    box.offer(1, never)
+    box = Queue(10, batch=10, age_s=0.03)
+    box.offer(Parcel([1]))
     begun = time.monotonic()
-    assert box.take(60) == [1]
+    assert box.take(60) == [[1]]
     assert 0.03 <= time.monotonic() - begun < 60
 
 
-def test_a_batch_that_is_full_does_not_wait_for_its_age() -> None:
-    box = FifoMailbox[int](10, batch=3, age_s=60)
-    box.offer(1, never)
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_a_batch_that_is_full_does_not_wait_for_its_age(size: int) -> None:
+    box = Queue(10, batch=4, age_s=60)
+    box.offer(Parcel([1]))
     batches: list[list[int]] = []
-    taker = threading.Thread(target=lambda: batches.append(box.take(60)))
+    taker = threading.Thread(target=lambda: batches.append(numbers(box.take(60))))
     taker.start()
-    box.offer(2, never)
-    box.offer(3, never)
+    for parcel in parcels(range(2, 6), size):
+        box.offer(parcel)
     taker.join(30)
-    assert batches == [[1, 2, 3]]
+    assert batches[0][:4] == [1, 2, 3, 4]
 
 
 def test_the_slots_keep_the_newest_of_each_key_and_count_the_rest() -> None:
     box = LatestMailbox[tuple[str, int]](lambda item: item[0])
     for item in [("a", 1), ("b", 1), ("a", 2), ("a", 3)]:
-        assert box.offer(item, never)
+        assert box.offer(item)
     assert sorted(box.take(0)) == [("a", 3), ("b", 1)]
-    assert box.conflated == 2
+    assert (box.counters.conflated, box.counters.pending) == (2, 2)
+    box.settle(2)
     assert box.take(0) == []
+    assert closes(box.counters)
 
 
 def test_an_old_item_put_back_does_not_replace_a_newer_one() -> None:
     box = LatestMailbox[tuple[str, int]](lambda item: item[0])
-    box.offer(("a", 2), never)
-    box.put_back([("a", 1), ("b", 1)])
+    box.offer(("a", 1))
+    box.offer(("b", 1))
+    box.take(0)
+    box.offer(("a", 2))
+    box.put_back()
     assert sorted(box.take(0)) == [("a", 2), ("b", 1)]
-    assert box.conflated == 1
+    assert box.counters.conflated == 1
+    assert closes(box.counters)
 
 
-@pytest.mark.parametrize("box", [FifoMailbox[int](1, 1, 0), LatestMailbox[int](str)])
-def test_a_closed_mailbox_does_not_keep_its_taker_waiting(box: FifoMailbox[int]) -> None:
+@pytest.mark.parametrize("box", [Queue(1, 1, 0), LatestMailbox[Parcel](str)])
+def test_a_closed_mailbox_does_not_keep_its_taker_waiting_and_counts_what_it_refuses(box: Queue) -> None:
     box.close()
     assert box.take(60) == []
     assert box.closed
-    assert not box.offer(1, always)
+    assert not box.offer(Parcel([1]))
+    assert (box.counters.offered, box.counters.dropped) == (1, 1)

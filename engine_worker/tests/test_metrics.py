@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from engine_worker.metrics import ApplySampler, LatencyHistogram
 from engine_worker.tests.builders import reference_book, session
-from orderbook.book.market import make_book
+from orderbook.book.market import make_market
 from orderbook.book.mbo import Side
+from orderbook.book.snapshot_tape import SnapshotRule, SnapshotTape
 
 
 def test_an_empty_histogram_says_zero() -> None:
@@ -50,10 +51,14 @@ def test_durations_beyond_the_last_bucket_show_the_exact_maximum() -> None:
 @pytest.mark.parametrize("kind", ["kernel", "reference"])
 def test_the_sampler_applies_every_record_once_and_adds_the_time_of_decoding(kind: str) -> None:
     records = session(2000)
-    sampler, book, histogram = ApplySampler(), make_book(kind), LatencyHistogram()
+    sampler, market, histogram = ApplySampler(), make_market(kind), LatencyHistogram()
+    tape = SnapshotTape(SnapshotRule(100, 0, 10))
     sampler.decode_ns = 10**6
     for start in range(0, 2000, 700):
-        sampler.apply(book, records[start : start + 700], histogram)
+        sampler.apply(market, records[start : start + 700], tape, histogram)
+    [book] = market.books.values()
+    assert (tape.records, len(tape.rows) > 10) == (2000, True)
+    assert sampler.snap_ns > 0
     assert (book.levels(Side.BID) == reference_book(records).levels(Side.BID)).all()
     assert 0 < histogram.count < 2000
     assert histogram.percentile(1) >= 10**6

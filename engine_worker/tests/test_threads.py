@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from batonic_site.services.supervisor import Supervisor
-from engine_worker.sinks.database import QUEUE_SNAPSHOTS
 from engine_worker.tests.builders import FeedServer, config, dbn_bytes, send_and_stay, session
 from engine_worker.threads import DRAIN_S, EngineThreads
 from orderbook.book.mbo import Flags
@@ -15,11 +14,11 @@ from orderbook.book.mbo import Flags
 WaitFor = Callable[..., object]
 
 
-def test_a_feed_that_waits_for_a_database_that_is_away_can_be_ended(
+def test_a_database_that_is_away_holds_nothing_up_and_what_waits_for_it_is_counted(
     tmp_path: Path, free_port: Callable[[], int], wait_for: WaitFor, caplog: pytest.LogCaptureFixture
 ) -> None:
     nowhere = free_port()
-    records = session(QUEUE_SNAPSHOTS + 500)
+    records = session(20_000)
     records["flags"] = Flags.LAST
     with FeedServer(send_and_stay(dbn_bytes(records))) as server:
         threads = EngineThreads(
@@ -33,7 +32,8 @@ def test_a_feed_that_waits_for_a_database_that_is_away_can_be_ended(
         )
         threads.start()
         database = threads.sinks[0]
-        wait_for(lambda: database.counters.blocked, timeout_s=20)
+        wait_for(lambda: threads.engine.counters.applied == len(records), timeout_s=20)
+        wait_for(lambda: database.degraded)
         assert threads.dead_threads() == []
         assert threads.status()["degraded"].keys() >= {"database"}
         threads.stop(drain_s=0.5)
@@ -42,7 +42,7 @@ def test_a_feed_that_waits_for_a_database_that_is_away_can_be_ended(
         counters = sink.counters
         done = counters.written + counters.duplicates + counters.dropped + counters.conflated
         assert counters.offered == done + counters.pending
-    assert database.counters.pending >= QUEUE_SNAPSHOTS
+    assert database.counters.pending == len(records)
     assert "not written at the end" in caplog.text
     engine = threads.engine.counters
     assert engine.received == engine.applied + engine.ignored + engine.rejected
@@ -77,9 +77,17 @@ def test_a_database_that_never_answers_does_not_hold_the_end_up(
     assert threads.sinks[1].counters.written == taken
 
 
-def test_without_the_feed_file_there_is_no_jsonl_thread(tmp_path: Path) -> None:
-    threads = EngineThreads(config(tmp_path, feed_enabled=False, redis_url="redis://127.0.0.1:1"))
-    assert [sink.name for sink in threads.sinks] == ["database", "broadcast"]
-    assert threads.status()["feed_path"] == ""
+@pytest.mark.parametrize("stored", [True, False])
+def test_there_is_a_thread_for_each_store_that_is_asked_for_and_no_other(tmp_path: Path, stored: bool) -> None:
+    threads = EngineThreads(
+        config(
+            tmp_path,
+            feed_enabled=not stored,
+            pg_conninfo="host=127.0.0.1 port=1" if stored else "",
+            redis_url="redis://127.0.0.1:1",
+        )
+    )
+    assert [sink.name for sink in threads.sinks] == ["database" if stored else "jsonl", "broadcast"]
+    assert bool(threads.status()["feed_path"]) is not stored
     for sink in threads.sinks:
         sink._writer.close()

@@ -5,19 +5,16 @@ for each process; where it has fewer, they share.
 """
 
 import contextlib
-import multiprocessing
-import threading
-from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from orderbook.book.mbo import MBO, MboArray
 from replay import simulator
 from replay.benchmark import reader_process, streamer_process
+from replay.benchmark.processes import BenchmarkError, process, take, watched_memory
 from replay.benchmark.reader_process import Received, arrival_times, framing_bytes
 from replay.benchmark.streamer_process import Spent
 from replay.feed.dbn_metadata import encode_metadata
@@ -28,14 +25,7 @@ _SYMBOLS: Final = ["CLX5", "ESZ5"]
 _SEED: Final = 1
 _MADE_RECORDS: Final = 1_000_000
 _CHUNK: Final = 1 << 20
-_PATIENCE_S: Final = 120.0
-_SAMPLE_S: Final = 0.02
 _MEGABYTE: Final = 1_000_000
-_SPAWN: Final = multiprocessing.get_context("spawn")
-
-
-class BenchmarkError(Exception):
-    """The benchmark cannot be trusted, and why."""
 
 
 class Throughput(NamedTuple):
@@ -105,68 +95,14 @@ def _metadata(records: MboArray) -> bytes:
 def _replay(path: Path, pace: Pace, clients: int, *, note_arrivals: bool) -> tuple[Sequence[Received], Spent, int]:
     """Run one replay with all its processes; return what the readers got, and what the streamer spent and held."""
     with contextlib.ExitStack() as stack:
-        streamer, control = stack.enter_context(_process(streamer_process.run, path))
-        port = _take(control)
+        streamer, control = stack.enter_context(process(streamer_process.run, path))
+        port = take(control)
         readers = [
-            stack.enter_context(_process(reader_process.run, port, more=(note_arrivals,)))[1] for _ in range(clients)
+            stack.enter_context(process(reader_process.run, port, more=(note_arrivals,)))[1] for _ in range(clients)
         ]
         for reader in readers:
-            _take(reader)  # it is let in, and has subscribed
-        memory = stack.enter_context(_watched_memory(streamer.pid or 0))
+            take(reader)  # it is let in, and has subscribed
+        memory = stack.enter_context(watched_memory(streamer.pid or 0))
         control.send(pace)
-        received = [_take(reader) for reader in readers]
-        return received, _take(control), max(memory)
-
-
-@contextlib.contextmanager
-def _process(target: Any, argument: object, more: tuple[Any, ...] = ()) -> Iterator[tuple[BaseProcess, Connection]]:
-    """Run a process with a pipe to it; it is over when this is."""
-    ours, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=target, args=(argument, theirs, *more), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        yield process, ours
-    finally:
-        ours.close()
-        process.join(5)
-        if process.is_alive():
-            process.kill()
-            process.join()
-
-
-def _take(control: Connection) -> Any:
-    """Return what a process says next. Raises BenchmarkError."""
-    try:
-        if control.poll(_PATIENCE_S):
-            return control.recv()
-    except EOFError:
-        raise BenchmarkError("a process of the benchmark has died; its error stands above") from None
-    raise BenchmarkError(f"a process of the benchmark has said nothing for {_PATIENCE_S:.0f} s")
-
-
-@contextlib.contextmanager
-def _watched_memory(pid: int) -> Iterator[list[int]]:
-    """Look at the memory of a process again and again; yields what was found, bytes."""
-    found, over = [_own_memory(pid)], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(_SAMPLE_S):
-            found.append(_own_memory(pid))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield found
-    finally:
-        over.set()
-        watcher.join()
-
-
-def _own_memory(pid: int) -> int:
-    """Return the memory of a process without the pages of files, bytes; 0 where the system does not tell."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
-    return 0
+        received = [take(reader) for reader in readers]
+        return received, take(control), max(memory)

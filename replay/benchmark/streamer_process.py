@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from orderbook.book import kernel_market
 from replay.feed.sources import open_recording
+from replay.feed.stream import FramingName
 from replay.streamer.doorman import Keys
 from replay.streamer.gateway import GatewayConfig
 from replay.streamer.messages import Pace, StartCommand
@@ -45,19 +46,22 @@ def start_command(path: Path, pace: Pace) -> StartCommand:
     }
 
 
-def run(path: Path, control: Connection) -> None:
-    """Serve a recording on a free port: tell the port, take a pace, replay, and tell what was Spent; until hung up."""
+def run(path: Path, control: Connection, raw: FramingName | None = None) -> None:
+    """Serve a recording on a free port: tell the port, take a pace, replay, and tell what was Spent; until hung up.
+
+    The port is that of the live protocol; of the raw feed where its framing is given.
+    """
     logging.disable(logging.INFO)
     kernel_market.warm_up()
-    asyncio.run(_serve(path, control))
+    asyncio.run(_serve(path, control, raw))
 
 
-async def _serve(path: Path, control: Connection) -> None:
+async def _serve(path: Path, control: Connection, raw: FramingName | None) -> None:
     recording = open_recording(path)
     gateway = GatewayConfig(port=0, keys=Keys(lambda bucket_id: [KEY]))
-    streamer = Streamer(lambda asked: recording, "dbn", "127.0.0.1", 0, gateway=gateway)
+    streamer = Streamer(lambda asked: recording, raw or "dbn", "127.0.0.1", 0, gateway=gateway)
     await streamer.listen()
-    control.send(streamer.gateway_port)
+    control.send(streamer.gateway_port if raw is None else streamer.port)
     try:
         while True:
             pace: Pace = await asyncio.to_thread(control.recv)

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from engine_worker.config import engine_config
 from engine_worker.status import status_line
-from engine_worker.threads import EngineThreads
+from engine_worker.threads import EngineThreads, prefer_feed
 
 STATUS_EVERY_S: Final = 1.0
 LOG_EVERY: Final = 10  # status lines go to the log at each tenth look
@@ -25,6 +25,7 @@ class Command(BaseCommand):
         stop = Event()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, lambda *_: stop.set())
+        prefer_feed()
         threads = EngineThreads(engine_config())
         threads.start()
         dead = self._watch(threads, stop)

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
 
-from replay.benchmark.gateway import BenchmarkError, Lateness, lateness, throughput, write_recording, write_slice
+from replay.benchmark.gateway import Lateness, lateness, throughput, write_recording, write_slice
+from replay.benchmark.processes import BenchmarkError
 from replay.streamer.listener import MAX_CLIENTS
 from replay.streamer.messages import MAX_MARKET_TIME, MIN_MARKET_TIME
 

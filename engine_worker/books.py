@@ -1,0 +1,190 @@
+"""The books of one run: their names and grids, what of them is stored, and what is still to be shown. Floor 3.
+
+Not the books' owner: a connection's market keeps them from run to run, and numbers them. What is noted of each is in
+arrays by that number, so that a pass over the stream costs the same however many books it touched.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from engine_worker.batch import BookName, SnapshotBatch
+from engine_worker.grids import Grids
+from engine_worker.naming import Names, Registered
+from engine_worker.tracks import Flags, SymbolOf, Track, Waiting, with_room
+from orderbook.book.mbo import BookKey, MboArray, book_key, book_tags
+from orderbook.book.protocol import Market
+from orderbook.book.snapshot_tape import SnapshotRows, SnapshotTape
+
+
+class RunBooks:
+    """What one run knows of the books of a market."""
+
+    def __init__(
+        self,
+        market: Market,
+        tape: SnapshotTape,
+        names: Names,
+        registered: Mapping[str, Registered],
+        symbol_of: SymbolOf,
+    ) -> None:
+        self.tracks: dict[BookKey, Track] = {}
+        """In the order in which the stream named them."""
+        self.unpushed = Waiting()
+        self.incomplete = Waiting()
+        """Books whose full form in Redis is old."""
+        self._market = market
+        self._tape = tape
+        self._naming = names
+        self._registered = registered
+        self._symbol_of = symbol_of
+        self._grids = Grids()
+        self._by_number: list[Track | None] = []
+        self._names: tuple[BookName, ...] | None = ()
+        self._seqs = np.zeros(0, np.int64)
+        self._standing: Flags = np.zeros(0, np.bool_)  # took something since the streamer last cleared them
+        self._numbers: dict[BookKey, int] = {}
+
+    def track(self, number: int) -> Track:
+        """Return a book of the run by its number."""
+        track = self._by_number[number]
+        assert track is not None
+        return track
+
+    def records(self, track: Track) -> int:
+        """Return how many records a book has taken in the run."""
+        return int(self._tape.book_records[track.number]) if track.number < len(self._tape.book_records) else 0
+
+    def stand_as_in(self, other: "RunBooks") -> None:
+        """Take it that the books of another run stand, and may be cleared."""
+        self._grow()
+        standing = np.array([track is not None for track in other._by_number], np.bool_)
+        self._standing[: len(standing)] = standing
+
+    def stands(self, key: BookKey) -> bool:
+        """Say whether a book took something since the streamer last cleared it."""
+        number = self._number(key)
+        return number is not None and bool(self._standing[number])
+
+    def cleared(self, key: BookKey, now_ns: int) -> None:
+        """Note that the streamer has emptied a book: that is to be shown, but nothing to keep."""
+        number = self._number(key)
+        if number is None:
+            return
+        self._standing[number] = False
+        if key in self.tracks:
+            self._tape.settle(number)
+            only = np.zeros(len(self._standing), np.bool_)
+            only[number] = True
+            self._changed(only, now_ns)
+
+    def took(self, records: MboArray, now_ns: int) -> None:
+        """Take note of the books that a pass over records has touched, naming those that are new."""
+        self._grow()
+        touched = with_room(self._tape.touched, len(self._standing))[: len(self._standing)]
+        new = [number for number in np.flatnonzero(touched).tolist() if self._by_number[number] is None]
+        if new:
+            self._admit(new, records)
+        self._standing |= touched
+        self._changed(touched, now_ns)
+        self._tape.touched[:] = False
+
+    def introduce(self, records: MboArray) -> None:
+        """Name the books of records that are not applied: those of a picture beyond MAX_MSGS may be cleared too."""
+        keys = [book_key(int(tag)) for tag in np.unique(book_tags(records))]
+        new = [key for key in keys if key not in self.tracks]
+        for key in sorted(new, key=lambda key: _first_of(key, records)):
+            self._market.book(key)
+        self._grow()
+        self._admit([self._numbers[key] for key in new], records)
+
+    def batches(self, run_id: str, taken: SnapshotRows) -> Iterator[SnapshotBatch]:
+        """Return snapshots as the stores get them: one batch, and one more wherever the tick of a book changes."""
+        rows, bids, asks = taken.rows, taken.bids, taken.asks
+        if not len(rows):
+            return
+        books = rows["book"].astype(np.int64)
+        seqs = self._next_seqs(books)
+        begin = 0
+        for row, book, tick in self._grids.learn(books, rows, bids, asks):
+            if (books[begin:row] == book).any():
+                part = slice(begin, row)
+                yield SnapshotBatch(run_id, rows[part], bids[part], asks[part], seqs[part], self._book_names())
+                begin = row
+            track = self.track(book)
+            track.name = track.name._replace(tick=tick)
+            self._names = None
+        part = slice(begin, len(rows))
+        yield SnapshotBatch(run_id, rows[part], bids[part], asks[part], seqs[part], self._book_names())
+
+    def _number(self, key: BookKey) -> int | None:
+        self._grow()
+        return self._numbers.get(key)
+
+    def _grow(self) -> None:
+        """Make room for every book that the market has by now."""
+        keys = self._market.keys
+        known, books = len(self._by_number), len(keys)
+        if books == known:
+            return
+        self._by_number += [None] * (books - known)
+        self._numbers |= {key: number for number, key in enumerate(keys[known:], known)}
+        self._standing = with_room(self._standing, books)
+        self._seqs = with_room(self._seqs, books)
+        self.unpushed.grow(books)
+        self.incomplete.grow(books)
+        self._names = None
+
+    def _changed(self, books: Flags, now_ns: int) -> None:
+        self.unpushed.mark(books, now_ns)
+        self.incomplete.mark(books, now_ns)
+
+    def _admit(self, numbers: list[int], records: MboArray) -> None:
+        """Make a track for each new book, in the order in which the stream names them."""
+        keys = {number: self._market.keys[number] for number in numbers}
+        if len(numbers) > 1:
+            numbers.sort(key=lambda number: _first_of(keys[number], records))
+        for number in numbers:
+            key = keys[number]
+            symbol = self._name(key)
+            known = self._registered.get(symbol)
+            name = BookName(symbol, known.tick if known else 0, key)
+            self._by_number[number] = self.tracks[key] = Track(number, name, self._market.book(key))
+            self._grids.add(number, name.tick)
+        self._names = None
+
+    def _name(self, key: BookKey) -> str:
+        """Return a symbol that no other book of the run has, also where the feed calls two instruments the same."""
+        symbol = self._naming.name(key, self._symbol_of(key.instrument_id))
+        used = any(track.symbol == symbol for track in self.tracks.values())
+        return f"{symbol}.{key.instrument_id}" if used else symbol
+
+    def _book_names(self) -> tuple[BookName, ...]:
+        if self._names is None:
+            self._names = tuple(
+                track.name if track else BookName("", 0, key)
+                for key, track in zip(self._market.keys, self._by_number, strict=True)
+            )
+        return self._names
+
+    def _next_seqs(self, books: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Number snapshots within their books. Cost: O(n log n), O(n) for one book."""
+        first = int(books[0])
+        if (books == first).all():
+            begin = int(self._seqs[first]) + 1
+            self._seqs[first] += len(books)
+            return np.arange(begin, begin + len(books), dtype=np.int64)
+        order = np.argsort(books, kind="stable")
+        in_order = books[order]
+        starts = np.flatnonzero(np.concatenate(([True], in_order[1:] != in_order[:-1])))
+        counts = np.diff(np.append(starts, len(books)))
+        seqs = np.empty(len(books), np.int64)
+        seqs[order] = np.arange(1, len(books) + 1) - np.repeat(starts, counts) + self._seqs[in_order]
+        self._seqs[in_order[starts]] += counts
+        return seqs
+
+
+def _first_of(key: BookKey, records: MboArray) -> int:
+    is_its = (records["publisher_id"] == key.publisher_id) & (records["instrument_id"] == key.instrument_id)
+    return int(is_its.argmax())

@@ -1,0 +1,72 @@
+"""The processes of a benchmark: started, spoken to over a pipe, and watched. Floor 1."""
+
+import contextlib
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Final
+
+_PATIENCE_S: Final = 120.0
+_SAMPLE_S: Final = 0.02
+_SPAWN: Final = multiprocessing.get_context("spawn")
+
+
+class BenchmarkError(Exception):
+    """The benchmark cannot be trusted, and why."""
+
+
+@contextlib.contextmanager
+def process(target: Any, argument: object, more: tuple[Any, ...] = ()) -> Iterator[tuple[BaseProcess, Connection]]:
+    """Run a process with a pipe to it; it is over when this is."""
+    ours, theirs = _SPAWN.Pipe()
+    started = _SPAWN.Process(target=target, args=(argument, theirs, *more), daemon=True)
+    started.start()
+    theirs.close()
+    try:
+        yield started, ours
+    finally:
+        ours.close()
+        started.join(5)
+        if started.is_alive():
+            started.kill()
+            started.join()
+
+
+def take(control: Connection) -> Any:
+    """Return what a process says next. Raises BenchmarkError."""
+    try:
+        if control.poll(_PATIENCE_S):
+            return control.recv()
+    except EOFError:
+        raise BenchmarkError("a process of the benchmark has died; its error stands above") from None
+    raise BenchmarkError(f"a process of the benchmark has said nothing for {_PATIENCE_S:.0f} s")
+
+
+@contextlib.contextmanager
+def watched_memory(pid: int) -> Iterator[list[int]]:
+    """Look at the memory of a process again and again; yields what was found, bytes."""
+    found, over = [_own_memory(pid)], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_SAMPLE_S):
+            found.append(_own_memory(pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _own_memory(pid: int) -> int:
+    """Return the memory of a process without the pages of files, bytes; 0 where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    return 0
