@@ -24,7 +24,8 @@ ENV PATH=/opt/batonic/bin:$PATH \
     DATA_DIR=/datasets \
     NUMBA_CACHE_DIR=/var/lib/batonic/numba \
     WEB_HOST=0.0.0.0 \
-    STREAMER_TCP_HOST=0.0.0.0
+    STREAMER_TCP_HOST=0.0.0.0 \
+    GATEWAY_HOST=0.0.0.0
 USER 10001:10001
 VOLUME ["/var/lib/batonic", "/datasets"]
 EXPOSE 8000 9000 13000

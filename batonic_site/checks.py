@@ -6,7 +6,7 @@ A value that cannot work stops the process in env.py already.
 from typing import Any, Final
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import CheckMessage, Tags, Warning, register
 
 Found = list[CheckMessage]
 
@@ -76,13 +76,14 @@ def two_feeds(**_: Any) -> Found:
 
 @register()
 def foreign_gateway_without_a_key(**_: Any) -> Found:
-    """Say that a gateway of others cannot know the key that our engine has by itself."""
+    """Say that a gateway of others cannot know the key that our engine has by itself; one with our SECRET_KEY does."""
     if settings.FEED_PROTOCOL != "live" or settings.FEED_HOST in OUR_HOSTS or settings.FEED_KEY:
         return []
     return [
-        Error(
-            f"FEED_HOST={settings.FEED_HOST!r} is not our own streamer, and FEED_KEY is not set.",
+        Warning(
+            f"FEED_HOST={settings.FEED_HOST!r} and no FEED_KEY: that gateway lets the engine in only if it is a "
+            "Batonic with the same SECRET_KEY.",
             hint="Set FEED_KEY, or FEED_KEY_FILE, to a key of that gateway; FEED_PROTOCOL=raw needs none.",
-            id="batonic.E001",
+            id="batonic.W005",
         )
     ]

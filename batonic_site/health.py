@@ -125,11 +125,19 @@ def check_streamer() -> None:
 def check_worker() -> None:
     """Ask for the first worker that answers; a healthy one takes some milliseconds."""
     try:
-        answers = current_app.control.ping(timeout=WORKER_ANSWERS_WITHIN_S, limit=1)
-    except KombuError as error:
-        raise _Fault(str(error)) from error
+        answers = _ping()
+    except KombuError:  # a pooled connection may be older than the Redis at its other end: the next one is not
+        try:
+            answers = _ping()
+        except KombuError as error:
+            raise _Fault(str(error)) from error
     if not answers:
         raise _Fault(f"no Celery worker answered within {WORKER_ANSWERS_WITHIN_S:g} s")
+
+
+def _ping() -> list[Any]:
+    answers: list[Any] = current_app.control.ping(timeout=WORKER_ANSWERS_WITHIN_S, limit=1)
+    return answers
 
 
 def check_beat() -> None:

@@ -3,6 +3,7 @@
 Modules use `logging.getLogger(__name__)` or `structlog.get_logger()`; both end here.
 """
 
+import logging
 import logging.config
 import sys
 from collections.abc import Callable, Mapping
@@ -34,7 +35,7 @@ def configure(options: Mapping[str, Any]) -> None:
                 }
             },
             "filters": {"left": {"()": "batonic_site.logs.without_visitors_that_left"}},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+            "handlers": {"stderr": {"()": "batonic_site.logs.StandardError", "formatter": "line"}},
             "root": {"handlers": ["stderr"], "level": options["level"]},
             "loggers": {
                 "asyncio": {"filters": ["left"]},
@@ -55,6 +56,17 @@ def configure(options: Mapping[str, Any]) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+class StandardError(logging.Handler):
+    """Writes to what standard error is when a record comes: whoever captures it puts another file there for a while."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
+        except Exception:  # logging's own way: told on standard error, and the program goes on
+            self.handleError(record)
 
 
 def without_visitors_that_left() -> Callable[[logging.LogRecord], bool]:

@@ -1,5 +1,6 @@
 """Datasets, replays and keys in the admin: facts to read, and the few verbs that belong here. Floor 4."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
@@ -210,10 +211,13 @@ class FeedLeaseAdmin(ReadOnlyAdmin):
         return False  # it would let two streamers publish one feed
 
 
+def _scopes_field(scopes: Iterable[str]) -> forms.MultipleChoiceField:
+    choices = [(scope, scope) for scope in scopes]
+    return forms.MultipleChoiceField(choices=choices, widget=forms.CheckboxSelectMultiple, initial=["read"])
+
+
 class ApiKeyForm(ModelForm):
-    scopes = forms.MultipleChoiceField(
-        choices=[(scope, scope) for scope in SCOPES], widget=forms.CheckboxSelectMultiple, initial=["read"]
-    )
+    scopes = _scopes_field(SCOPES)
 
     class Meta:
         model = ApiKey
@@ -227,6 +231,18 @@ class ApiKeyAdmin(ModelAdmin):
     list_filter = ["owner", "created_at", "revoked_at"]
     search_fields = ["name", "bucket_id", "owner__username"]
     actions = ["revoke"]
+
+    def get_form(self, request: HttpRequest, obj: ApiKey | None = None, change: bool = False, **kwargs: Any) -> Any:
+        """Offer nobody a key that may do more than he himself: only a superuser makes keys for others."""
+        form = super().get_form(request, obj, change, **kwargs)
+        if not request.user.has_perm(CONTROL_PERMISSION) and "scopes" in form.base_fields:
+            form.base_fields["scopes"] = _scopes_field(scope for scope in SCOPES if scope != "control")
+        return form
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name == "owner" and not cast(User, request.user).is_superuser:
+            kwargs |= {"queryset": User.objects.filter(pk=cast(User, request.user).pk), "initial": request.user.pk}
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         return False  # what a key may do is fixed when it is made; take it back and make another

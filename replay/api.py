@@ -134,7 +134,7 @@ def schedule_replay(request: HttpRequest, body: ScheduleBody) -> HttpResponse:
     at = _EPOCH + timedelta(microseconds=body.at_ns // 1000)
 
     def add(once: str | None) -> ScheduledRow:
-        return _scheduled_row(control.schedule(body.asked(), at, _caller(request)))
+        return _scheduled_row(control.schedule(body.asked(), at, _caller(request), once))
 
     return _carry_out(request, "schedule", body, add, status=201)
 

@@ -19,8 +19,17 @@ from replay import dispatch, report_queue, tasks
 from replay import schedule as schedule_rows
 from replay.dispatch import ControlError, ControlUnreachable
 from replay.models import Dataset, ScheduledReplay
-from replay.runs import RunRequest
-from replay.streamer.messages import FixedPlace, Pace, PaceArgs, Place, RecordsPerSecond, StepUnit, StreamerStatus
+from replay.runs import RunRequest, defined_ts
+from replay.streamer.messages import (
+    AtRecord,
+    FixedPlace,
+    Pace,
+    PaceArgs,
+    Place,
+    RecordsPerSecond,
+    StepUnit,
+    StreamerStatus,
+)
 from replay.streamer.remote import StreamerUnreachable
 
 __all__ = ["ControlError", "ControlUnreachable"]  # what the verbs raise
@@ -131,16 +140,24 @@ def step(unit: StepUnit, by: int, once: str | None = None) -> VerbAnswer:
     return _answer(dispatch.through_worker(tasks.step_replay, unit, by, once))
 
 
-def schedule(asked: Start, at: datetime, requested_by: User) -> ScheduledReplay:
+def schedule(asked: Start, at: datetime, requested_by: User, once: str | None = None) -> ScheduledReplay:
     """Have a replay start at a time. Raises ControlError; see scheduled_request."""
-    return schedule_rows.add(scheduled_request(asked, at, requested_by), at)
+    before = schedule_rows.made_by(once) if once is not None else None
+    return before or schedule_rows.add(scheduled_request(asked, at, requested_by, once), at)
 
 
-def scheduled_request(asked: Start, at: datetime, requested_by: User | None) -> RunRequest:
+def scheduled_request(
+    asked: Start, at: datetime, requested_by: User | None, request_id: str | None = None
+) -> RunRequest:
     """Return what will be asked. Raises ControlError where its time is over, or there is no such dataset."""
     if at <= timezone.now():
         raise ControlError(f"at: expected a time to come, found {at:%Y-%m-%dT%H:%M:%SZ}.")
-    return run_request(asked, requested_by, None)
+    records = find_dataset(asked.dataset).records
+    for place in (asked.window_from, asked.window_to):  # the streamer would say so too, when nobody listens any more
+        record = 0 if place is None else cast(AtRecord, place).get("record", 0)
+        if record > records:
+            raise ControlError(f"The file has {records} records: there is no record {record}.")
+    return run_request(asked, requested_by, request_id)
 
 
 def status() -> StatusAnswer:
@@ -249,13 +266,13 @@ def _answer(upstream: StreamerStatus) -> VerbAnswer:
 
 
 def _position(upstream: StreamerStatus) -> Position:
-    record, records, ts_event = upstream["position"], upstream["records"], int(upstream["ts_event"])
+    record, records, ts_event = upstream["position"], upstream["records"], defined_ts(upstream["ts_event"])
     return {
         "record": record,
         "records": records,
         "event": upstream["event"],
         "fraction": round(record / records, 6) if records else 0.0,
-        "ts": format_ns(ts_event) if ts_event else None,
+        "ts": None if ts_event is None else format_ns(ts_event),
     }
 
 

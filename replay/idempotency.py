@@ -16,7 +16,7 @@ from typing import Any, Final
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from replay.models import IdempotentRequest
+from replay.models import IdempotentRequest, NamedRequest
 
 KEPT_FOR: Final = timedelta(hours=24)
 MAX_KEY: Final[int] = IdempotentRequest._meta.get_field("key").max_length or 0
@@ -68,7 +68,8 @@ def once(caller: str, key: str, digest: str, carry_out: Callable[[str], Answer])
 
 
 def forget_old() -> int:
-    """Delete what is older than KEPT_FOR; return how many."""
+    """Delete what is older than KEPT_FOR; return how many answers."""
+    NamedRequest.objects.filter(created_at__lt=Now() - KEPT_FOR).delete()
     return IdempotentRequest.objects.filter(created_at__lt=Now() - KEPT_FOR).delete()[0]
 
 

@@ -6,7 +6,6 @@ encryption key is derived from SECRET_KEY; keys written under a SECRET_KEY_FALLB
 
 import base64
 import hmac
-import logging
 import secrets
 import string
 from collections.abc import Callable, Iterable
@@ -19,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import InterfaceError, OperationalError, connection
+from django.db import connection
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
@@ -28,7 +27,6 @@ from replay.models import ApiKey
 
 SCOPES: Final = ("read", "feed", "control")
 LAST_USED_STEP: Final = timedelta(minutes=1)
-logger = logging.getLogger(__name__)
 
 _Found = TypeVar("_Found")
 _ALPHABET: Final = string.ascii_letters + string.digits
@@ -83,28 +81,26 @@ def find_key(text: str) -> ApiKey | None:
 def secrets_of(bucket_id: str, scope: str = "feed") -> list[str]:
     """Return the texts of the usable keys with these last characters and this scope, for challenge-response.
 
-    Our own engine's comes from no database. Where PostgreSQL is away no other is known, and the log says so.
+    Our own engine's comes from no database. Raises OperationalError or InterfaceError where PostgreSQL is away, as the
+    two below do: what that means is for whoever asked to say.
     """
     ours = feed_key()
     if bucket_of(ours) == bucket_id and scope == "feed":
         return [ours]  # no other has its bucket: see create_key
-    return _when_there(lambda: _secrets(bucket_id, scope), [])
+    return _asked(lambda: _secrets(bucket_id, scope))
 
 
 def is_usable(text: str, scope: str = "feed") -> bool:
-    """Say whether a key that has opened something still may: not revoked, not expired, its owner still active.
-
-    True where PostgreSQL is away: whoever is in stays in.
-    """
+    """Say whether a key that has opened something still may: not revoked, not expired, its owner still active."""
     if hmac.compare_digest(text.encode(), feed_key().encode()):
         return True
-    return _when_there(lambda: text in _secrets(bucket_of(text), scope), True)
+    return _asked(lambda: text in _secrets(bucket_of(text), scope))
 
 
 def note_login(text: str) -> None:
-    """Note that a key has opened something, at most once a minute; where PostgreSQL is away it is not noted."""
+    """Note that a key has opened something, at most once a minute."""
     if text != feed_key():
-        _when_there(lambda: find_key(text), None)
+        _asked(lambda: find_key(text))
 
 
 def _secrets(bucket_id: str, scope: str) -> list[str]:
@@ -118,13 +114,10 @@ def _usable(bucket_id: str, now: datetime) -> "QuerySet[ApiKey]":
     ).select_related("owner")
 
 
-def _when_there(ask: Callable[[], _Found], otherwise: _Found) -> _Found:
+def _asked(ask: Callable[[], _Found]) -> _Found:
     """Ask PostgreSQL on a thread that does other things as well: it keeps no connection, which would grow old."""
     try:
         return ask()
-    except (OperationalError, InterfaceError) as error:
-        logger.warning("PostgreSQL is away, keys are not looked up: %s", str(error).strip())
-        return otherwise
     finally:
         if not connection.in_atomic_block:
             connection.close()

@@ -69,6 +69,11 @@ def take(feed: str, owner: str) -> Lease | None:
     return None if row is None else Lease(feed, owner, row.generation)
 
 
+def is_lost(feed: str, generation: int) -> bool:
+    """Say whether a lease of this generation was lost: somebody has taken a newer one."""
+    return FeedLease.objects.filter(feed=feed, generation__gt=generation).exists()
+
+
 def acquire(feed: str, owner: str) -> Lease:
     """Take the lease, or wait until a dead holder's runs out: at most TTL and a second.
 

@@ -163,6 +163,9 @@ class ScheduledReplay(models.Model):
     window_from = models.JSONField(null=True, blank=True)
     window_to = models.JSONField(null=True, blank=True)
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+    request_id = models.CharField(
+        max_length=60, null=True, unique=True, editable=False, help_text="What asked for it: asked twice, made once."
+    )
     state = models.CharField(max_length=10, choices=State, default=State.WAITING)
     claimed_at = models.DateTimeField(null=True, editable=False, help_text="When a worker began to start it.")
     replay = models.ForeignKey(Replay, null=True, editable=False, on_delete=models.SET_NULL)
@@ -195,6 +198,22 @@ class IdempotentRequest(models.Model):
 
     def __str__(self) -> str:
         return f"{self.caller} {self.key}"
+
+
+class NamedRequest(models.Model):
+    """A verb that was asked for under a name: which replay it meant, and what came of it.
+
+    Asked for again it means that replay, and never one that came later.
+    """
+
+    name = models.CharField(max_length=60, primary_key=True)
+    replay = models.ForeignKey(Replay, null=True, on_delete=models.SET_NULL, help_text="The one active then, if any.")
+    failed = models.BooleanField(default=False, help_text="It was not carried out: whoever asks again tries again.")
+    answer = models.JSONField(null=True, help_text="The status that the streamer answered.")
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class ApiKey(models.Model):

@@ -20,7 +20,9 @@ from replay.streamer.messages import ReplayState, StartCommand, StreamerStatus
 logger = logging.getLogger(__name__)
 
 WRITE_EVERY_S = 0.5
-_LAST_BACK_OFF_S = 1.0  # well below the lease's time: with the database back, nobody else takes the feed first
+_LAST_BACK_OFF_S = 1.0
+# A third of the lease's time: short faults of the database lose nothing. After an outage that was longer than the lease
+# it is whoever asks first that has the feed: nobody waits to take it, because a streamer without a database ends.
 
 _RUNNING: Final = (ReplayState.REPLAYING, ReplayState.PAUSED)
 
@@ -38,7 +40,7 @@ class Owner(Protocol):
         """Bring this run to REPLAYING, PAUSED or STOPPED, should it be running."""
 
     def give_up(self, run: Run) -> None:
-        """Stop this run, should it be running: its row belongs to somebody else now."""
+        """Abandon this run, should it be running: its row belongs to somebody else now."""
 
     def lose(self) -> None:
         """End: another streamer has the feed."""

@@ -69,9 +69,18 @@ def is_fresh(run: Replay) -> bool:
     return run.heartbeat_at is not None and run.heartbeat_at > timezone.now() - STARTING_FOR_AT_MOST
 
 
-def close_run(run: Replay, state: ReplayState, error: str) -> bool:
-    """End a row that no streamer runs, and fence off whoever still does. False when somebody was faster."""
-    changed = _active(run).update(state=state, error=error, generation=F("generation") + 1, ended_at=timezone.now())
+def close_run(run: Replay, state: ReplayState, error: str, *, again: bool = False) -> bool:
+    """End a row that no streamer runs, and fence off whoever still does. False when somebody was faster.
+
+    ``again``: the request that made it may make another.
+    """
+    changed = _active(run).update(
+        state=state,
+        error=error,
+        generation=F("generation") + 1,
+        ended_at=timezone.now(),
+        request_id=None if again else run.request_id,
+    )
     return bool(changed)
 
 
@@ -97,8 +106,11 @@ class Desire:
 def desire(state: Replay.Desired) -> Desire | None:
     """Write what is wanted of the active replay, and return how to take it back; None when none is active."""
     run = active_run()
-    if run is None:
-        return None
+    return None if run is None else desire_of(run, state)
+
+
+def desire_of(run: Replay, state: Replay.Desired) -> Desire | None:
+    """Write what is wanted of a replay, and return how to take it back; None when it has ended."""
     changed = _active(run).update(desired_state=state)
     return Desire(run, state) if changed else None
 
@@ -162,13 +174,12 @@ def record_status(status: StreamerStatus, lease: Lease | None = None) -> bool:
         row = row.filter(lease.held())
     ended = status["state"] not in ACTIVE_STATES
     now = timezone.now()
-    ts_event = int(status["ts_event"])
     changed = row.filter(state__in=ACTIVE_STATES).update(
         state=status["state"],
         pace=status["pace"],
         skip_idle_s=status["skip_idle_s"],
         position=status["position"],
-        position_ts_event=ts_event if 0 < ts_event < 2**63 else None,  # an undefined one is 2^64 - 1
+        position_ts_event=defined_ts(status["ts_event"]),
         published=status["published"],
         loops=status["loops"],
         error=status["error"],
@@ -176,6 +187,12 @@ def record_status(status: StreamerStatus, lease: Lease | None = None) -> bool:
         ended_at=now if ended else None,
     )
     return bool(changed) or (ended and row.filter(state=status["state"]).exists())
+
+
+def defined_ts(ts_ns: str) -> int | None:
+    """Return a time that the streamer tells; None for none, and for an undefined one, which is 2^64 - 1."""
+    ts = int(ts_ns)
+    return ts if 0 < ts < 2**63 else None
 
 
 def _active(run: Replay) -> "QuerySet[Replay]":

@@ -10,8 +10,8 @@ from typing import Any, Final, cast
 
 import redis
 from django.conf import settings
-from django.db.models import Q, QuerySet
-from django.db.models.functions import Now
+from django.db.models import Case, F, Q, QuerySet, TextField, Value, When
+from django.db.models.functions import Concat, Now
 
 from replay import driving, runs
 from replay.models import ScheduledReplay
@@ -29,11 +29,18 @@ TICK_TTL_S: Final = 5
 
 
 def add(request: RunRequest, start_at: datetime) -> ScheduledReplay:
-    """Keep a start for its time."""
+    """Keep a start for its time; a request that was kept before is not kept twice."""
     asked = cast(dict[str, Any], request.copy())
-    del asked["request_id"]
     asked["requested_by_id"] = asked.pop("user_id")
-    return ScheduledReplay.objects.create(start_at=start_at, **asked)
+    request_id = asked.pop("request_id")
+    if request_id is None:
+        return ScheduledReplay.objects.create(start_at=start_at, **asked)
+    return ScheduledReplay.objects.get_or_create(request_id=request_id, defaults={"start_at": start_at, **asked})[0]
+
+
+def made_by(request_id: str) -> ScheduledReplay | None:
+    """Return what this request has made."""
+    return ScheduledReplay.objects.filter(request_id=request_id).first()
 
 
 def cancel(scheduled: "QuerySet[ScheduledReplay]") -> int:
@@ -42,11 +49,18 @@ def cancel(scheduled: "QuerySet[ScheduledReplay]") -> int:
 
 
 def start_due(remote: StreamerRemote) -> int:
-    """Start what is due, the oldest first, and give up what is too late; return how many were started."""
+    """Start what is due, the oldest first, and give up what is too late; return how many were started.
+
+    What could not be started because nobody answered waits for the next tick, until it is too late.
+    """
     waiting = _waiting(ScheduledReplay.objects.all())
     waiting.filter(start_at__lt=Now() - LATE).update(
         state=ScheduledReplay.State.FAILED,
-        error=f"Nobody could start it within {LATE.seconds} s of its time: no worker, no clock or no streamer.",
+        error=Concat(
+            Value(f"Nobody could start it within {LATE.seconds} s of its time: ", TextField()),
+            Case(When(error="", then=Value("no worker, no clock or no streamer.", TextField())), default=F("error")),
+            output_field=TextField(),
+        ),
     )
     if not waiting.filter(start_at__lte=Now()).exists() or remote.status() is None:
         return 0
@@ -82,16 +96,20 @@ def _start(row: ScheduledReplay, remote: StreamerRemote) -> bool:
         "user_id": row.requested_by_id,
         "request_id": request_id,
     }
-    error = ""
+    mine, error = ScheduledReplay.objects.filter(pk=row.pk), ""
     try:
         status = driving.start(request, remote)
         run = runs.run_of(request_id)
-        if run is None:
+        is_ours = run is not None and status["replay_id"] == run.pk
+        if not is_ours and status.get("note") != driving.STARTED_BEFORE:
             error = f"Replay #{status['replay_id']} of {status['dataset']} was running."
-    except (StreamerUnreachable, StreamerRefused) as reason:
+    except StreamerUnreachable as reason:
+        mine.update(claimed_at=None, error=str(reason))
+        return False
+    except StreamerRefused as reason:
         run, error = runs.run_of(request_id), str(reason)
     state = ScheduledReplay.State.FAILED if error else ScheduledReplay.State.STARTED
-    ScheduledReplay.objects.filter(pk=row.pk).update(state=state, replay=run, error=error)
+    mine.update(state=state, replay=run, error=error)
     return not error
 
 

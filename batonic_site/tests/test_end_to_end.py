@@ -245,10 +245,10 @@ def test_a_replay_that_is_paused_and_sent_to_other_places_ends_in_the_right_book
     records = open_recording(session_file).records
     pipeline.replay(session_file, {"records_per_s": 10_000})
     wait_for(lambda: pipeline.status()["position"] > 5_000, 20, "the first part")
-    pipeline.remote.call("pause", {})
+    driving.pause(pipeline.remote)
     for place in ({"record": 20_000}, {"fraction": 0.0}, {"record": 12_345}):
         assert pipeline.remote.call("seek", {"to": place})["state"] == "PAUSED"
-    pipeline.remote.call("resume", {})
+    driving.resume(pipeline.remote)
     wait_for(lambda: pipeline.status()["position"] > 15_000, 20, "the second part")
     pipeline.remote.call("seek", {"to": {"record": 9_000}})
     pipeline.remote.call("seek", {"to": {"record": 25_000}})

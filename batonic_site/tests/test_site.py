@@ -1,6 +1,7 @@
 """The assembly: health, routing, refusals, logs, and what the processes must not import."""
 
 import asyncio
+import io
 import json
 import logging
 import subprocess
@@ -199,6 +200,17 @@ def test_log_lines_cannot_be_forged_and_carry_their_fields(capfd):
     assert record["event"] == 'user x"\n{"event": "forged"}'
     assert (record["level"], record["logger"], record["run_id"]) == ("warning", "batonic.test", "r1")
     assert record["ts"].endswith("Z")
+
+
+def test_log_lines_go_to_what_standard_error_is_when_they_come(monkeypatch):
+    first, second = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", first)
+    logs.configure({"level": "INFO"})
+    logging.getLogger("batonic.test").warning("one")
+    monkeypatch.setattr(sys, "stderr", second)
+    first.close()
+    logging.getLogger("batonic.test").warning("two")
+    assert json.loads(second.getvalue())["event"] == "two"
 
 
 def test_an_exception_is_one_log_line(capfd):

@@ -128,6 +128,28 @@ def test_the_seek_bar_sends_one_seek_when_it_is_released(
     assert page_errors == []
 
 
+NO_SITE_DATA = """
+Object.defineProperty(window, "localStorage", { get() { throw new DOMException("denied", "SecurityError"); } });
+"""
+
+
+def test_where_the_browser_keeps_nothing_for_sites_the_page_works_and_so_do_its_keys(
+    web: str, page: Page, page_errors: list[str], operator: Any, control: FakeControl
+) -> None:
+    page.add_init_script(NO_SITE_DATA)
+    control.replay["state"] = "REPLAYING"
+    sign_in(page, web, operator)
+    expect(page.get_by_role("button", name="Pause")).to_be_enabled()
+    page.keyboard.press(",")
+    assert control.told(1) == [("step", {"unit": "event", "by": -1})]
+    page.get_by_label("Keyboard shortcuts").uncheck()
+    page.keyboard.press(",")
+    page.get_by_label("Keyboard shortcuts").check()
+    page.keyboard.press(".")
+    assert control.told(1) == [("step", {"unit": "event", "by": 1})]
+    assert page_errors == []
+
+
 def test_keys_press_the_buttons_that_name_them(
     web: str, page: Page, page_errors: list[str], operator: Any, control: FakeControl
 ) -> None:

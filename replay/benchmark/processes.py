@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _PATIENCE_S: Final = 120.0
+"""What a process may take for what takes no time by itself."""
 _SAMPLE_S: Final = 0.02
 _SPAWN: Final = multiprocessing.get_context("spawn")
 
@@ -35,14 +36,15 @@ def process(target: Any, argument: object, more: tuple[Any, ...] = ()) -> Iterat
             started.join()
 
 
-def take(control: Connection) -> Any:
-    """Return what a process says next. Raises BenchmarkError."""
+def take(control: Connection, lasts_s: float = 0.0) -> Any:
+    """Return what a process says next, which lasts so long by itself. Raises BenchmarkError."""
+    patience_s = lasts_s + _PATIENCE_S
     try:
-        if control.poll(_PATIENCE_S):
+        if control.poll(patience_s):
             return control.recv()
     except EOFError:
         raise BenchmarkError("a process of the benchmark has died; its error stands above") from None
-    raise BenchmarkError(f"a process of the benchmark has said nothing for {_PATIENCE_S:.0f} s")
+    raise BenchmarkError(f"a process of the benchmark has said nothing for {patience_s:.0f} s")
 
 
 @contextlib.contextmanager

@@ -22,7 +22,8 @@ _LOOK_S: Final = 0.005
 class Spent(NamedTuple):
     """What a replay took."""
 
-    begun_ns: int  # monotonic
+    begun_ns: int
+    """When it was ordered to replay, on the monotonic clock that all processes share."""
     cpu_s: float
 
 

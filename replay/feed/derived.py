@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from orderbook.book.depth import MBP10, WORD, DepthTape, row_words
 from orderbook.book.kernel_book import usable
+from orderbook.book.kernel_market import KernelMarket
 from orderbook.book.market import BookKind, make_market
-from orderbook.book.mbo import MBO, Action, Flags, MboArray
+from orderbook.book.mbo import MBO, UNDEF_PRICE, Action, BookKey, Flags, MboArray, Side
 from replay.feed.seconds import BBO, Placed, Seconds
 
 _NAMES: Final = MBP10.names or ()
@@ -94,28 +95,48 @@ class Deriver:
         self._market.apply_depth(records, tape)
         return Derived(records, tape, self._seconds.take(records, tape))
 
+    @property
+    def second_ns(self) -> int:
+        """The end of the last full second of the stream (ts_recv, ns); 0 before the first record."""
+        return self._seconds.end_ns
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the books take; 0 for readable ones, which nobody counts. Cost: O(1)."""
+        return self._market.arena.nbytes if isinstance(self._market, KernelMarket) else 0
+
     def arrival(self) -> dict[str, npt.NDArray[np.void]]:
         """Return by schema what tells a client that comes here where each book stands: one record a book.
 
-        It is the newest one that the stream had, flagged SNAPSHOT and LAST. There is none of trades and tbbo: what is
-        past is past. Cost: O(books).
+        It is a clear (R) with the levels of the last event that ended, the times and sequence of the book's last
+        record, and the flags SNAPSHOT and LAST; of bbo-1s a sample with the last sale, dated at the end of the last
+        second. There is none of trades and tbbo: what is past is past. Cost: O(books), some 3 us each.
         """
-        depth = self._market.newest_depth()
-        arrived = {
+        depth, samples = self._market.newest_depth(), self._seconds.newest()
+        stands = {key: (book.ts_event, book.ts_recv, book.sequence) for key, book in self._market.books.items()}
+        depth["action"], depth["side"], depth["price"], depth["size"] = Action.CLEAR, Side.NONE, UNDEF_PRICE, 0
+        depth["flags"], depth["depth"], depth["ts_in_delta"] = _ARRIVAL, 0, 0
+        samples["flags"] = _ARRIVAL
+        for row in depth:
+            row["ts_event"], row["ts_recv"], row["sequence"] = stands[_key_of(row)]
+        for row in samples:
+            _, _, row["sequence"] = stands[_key_of(row)]
+        return {
             "trades": np.empty(0, TRADE),
             "tbbo": np.empty(0, MBP1),
             "mbp-1": _one_level(depth),
             "mbp-10": depth,
-            "bbo-1s": self._seconds.newest(),
+            "bbo-1s": samples,
         }
-        for records in arrived.values():
-            records["flags"] |= _ARRIVAL
-        return arrived
 
 
 def warm_up() -> None:
     """Load or compile the kernels now, rather than at the first block. Cost: 0.1 s, some 10 s the first time."""
     Deriver().derive(np.zeros(1, MBO))
+
+
+def _key_of(row: np.void) -> BookKey:
+    return BookKey(int(row["publisher_id"]), int(row["instrument_id"]))
 
 
 def _trades(records: MboArray, tape: DepthTape) -> Placed:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orderbook.book.mbo import MboArray
+from replay.feed.first_look import fingerprint
 from replay.feed.keyframe import Keyframe, KeyframeFault, Shape, pack, shape_of, unpack
 from replay.feed.marks import MARK
 from replay.feed.sources import Recording
@@ -49,7 +50,6 @@ _ENTRY: Final = np.dtype(
     ],
     align=True,
 )
-_SAMPLES: Final = 64  # records that a fingerprint looks at
 
 logger = logging.getLogger(__name__)
 
@@ -187,12 +187,6 @@ def is_indexed(path: Path, folder: Path) -> bool:
     except (IndexFault, OSError):
         return False
     return True
-
-
-def fingerprint(records: MboArray) -> bytes:
-    """Return 16 bytes that tell recordings apart: a digest of their length and of 64 records. Cost: O(1)."""
-    sample = np.unique(np.linspace(0, len(records) - 1, min(_SAMPLES, len(records)), dtype=np.int64))
-    return hashlib.blake2b(records[sample].tobytes(), digest_size=16, salt=len(records).to_bytes(16, "little")).digest()
 
 
 def _checked_header(data: npt.NDArray[np.uint8]) -> np.void:

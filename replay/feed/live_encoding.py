@@ -16,15 +16,20 @@ import databento_dbn as dbn
 import numpy as np
 import zstandard
 
+from orderbook.book.mbo import MBO
 from replay.feed.dbn_codec import TS_OUT_BYTES
 from replay.feed.dbn_metadata import encode_live_metadata
-from replay.feed.live_merging import Part, Rows, interleaved, runs
+from replay.feed.derived import DTYPES
+from replay.feed.live_merging import Part, Rows, interleaved, portions, runs
 from replay.feed.live_messages import AuthRequest
 from replay.feed.live_records import message_with_ts_out, with_ts_out
 from replay.feed.raw_protocol import Buffer
 
 PIECE_BYTES: Final = 1 << 17
 """How much of the market is written as text at once: some 2 ms, in which nobody else is served. zstd is faster."""
+
+PORTION_BYTES: Final = 1 << 20
+"""How much of the market is written as DBN at once: 1 ms where it is put together of several schemas."""
 
 ZSTD_LEVEL: Final = 1
 """8 million MBO records/s at 35 % of the size; level 3 has 6 million at 30 %."""
@@ -51,6 +56,11 @@ class LiveEncoder:
         data = b"".join(message_with_ts_out(one, now_ns) if self._ts_out else one for one in messages)
         return self._packed(self._text.messages(data) if self._text else data)
 
+    def row_bytes(self, schema: str) -> int:
+        """Return how many bytes a record of a schema is as DBN."""
+        kind = MBO if schema == "mbo" else DTYPES[schema]
+        return kind.itemsize + (TS_OUT_BYTES if self._ts_out else 0)
+
     def records(self, records: Rows, schema: str, now_ns: int) -> Buffer:
         """Return records of one schema: for plain DBN without ts_out a view of them, which must lie contiguous."""
         data = (self._stamped(records, now_ns) if self._ts_out else records).view(np.uint8).data
@@ -59,7 +69,8 @@ class LiveEncoder:
     def parts(self, parts: Sequence[Part], now_ns: int) -> Iterator[Buffer]:
         """Yield the records of several schemas in one order, in pieces: each is written when it is asked for.
 
-        A single part as plain DBN without ts_out is a view of its records, and the only piece.
+        None has more than PORTION_BYTES before it becomes text or is compressed, with one record at least; a single
+        part as plain DBN without ts_out is a view of its records.
         """
         parts = [part for part in parts if len(part.rows)]
         if not parts:
@@ -68,12 +79,13 @@ class LiveEncoder:
             for schema, rows in runs(parts, PIECE_BYTES):
                 yield self.records(rows, schema, now_ns)
             return
-        if self._ts_out:
-            parts = [part._replace(rows=self._stamped(part.rows, now_ns)) for part in parts]
-        data = interleaved(parts).data
-        step = 4 * PIECE_BYTES if self._zstd else max(len(data), 1)
-        for begin in range(0, len(data), step):
-            yield self._packed(data[begin : begin + step])
+        most = 4 * PIECE_BYTES if self._zstd else PORTION_BYTES
+        if self._ts_out:  # which is not there yet
+            most -= most * TS_OUT_BYTES // (min(part.rows.dtype.itemsize for part in parts) + TS_OUT_BYTES)
+        for portion in portions(parts, most):
+            if self._ts_out:
+                portion = [part._replace(rows=self._stamped(part.rows, now_ns)) for part in portion]
+            yield self._packed(interleaved(portion).data)
 
     def boundary(self, data: memoryview, offset: int) -> int:
         """Return the first place at or behind an offset where another record may go in between.

@@ -57,6 +57,29 @@ def runs(parts: Sequence[Part], most_bytes: int) -> Iterator[tuple[str, Rows]]:
             yield schema, rows[start : min(start + most, done[number])]
 
 
+def portions(parts: Sequence[Part], most_bytes: int) -> Iterator[Sequence[Part]]:
+    """Yield the rows in the same order, in portions of at most so many bytes; a row that is larger is one alone.
+
+    Cost: none when all of them fit; else a sort of the places.
+    """
+    if sum(part.rows.nbytes for part in parts) <= most_bytes:
+        yield parts
+        return
+    owner = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])[_order(parts)]
+    ends = np.cumsum(np.array([part.rows.dtype.itemsize for part in parts])[owner])
+    begin, done = 0, np.zeros(len(parts), np.int64)
+    while begin < len(owner):
+        before = int(ends[begin - 1]) if begin else 0
+        stop = max(int(np.searchsorted(ends, before + most_bytes, "right")), begin + 1)
+        upto = done + np.bincount(owner[begin:stop], minlength=len(parts))
+        yield [
+            Part(schema, places[first:last], rows[first:last])
+            for (schema, places, rows), first, last in zip(parts, done.tolist(), upto.tolist(), strict=True)
+            if first < last
+        ]
+        begin, done = stop, upto
+
+
 def _order(parts: Sequence[Part]) -> npt.NDArray[np.int64]:
     """Return the numbers of the rows, counted over all parts, in the order in which they go out."""
     order: npt.NDArray[np.int64] = np.argsort(np.concatenate([part.places for part in parts]), kind="stable")

@@ -64,6 +64,11 @@ class Seconds:
         )
         return Placed(positions[:used].copy(), samples[:used].copy())
 
+    @property
+    def end_ns(self) -> int:
+        """The end of the last full second, ns; 0 before the first record."""
+        return max(int(self._clock[SECOND_END]) - SECOND_NS, 0)
+
     def forget_changes(self) -> None:
         """Take what was told so far as what stood before the second under way. Cost: O(books)."""
         self._is_changed[:] = False
@@ -72,7 +77,7 @@ class Seconds:
     def newest(self) -> npt.NDArray[np.void]:
         """Return a sample of each book as it stands now (dtype BBO), dated at the end of the last second. O(books)."""
         samples: npt.NDArray[np.void] = self._newest[self._newest["length"] != 0]
-        samples["ts_recv"] = self._clock[SECOND_END] - SECOND_NS
+        samples["ts_recv"] = self.end_ns
         return samples
 
     def _make_place(self, books: int) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from orderbook.book.mbo import MBO, MboArray
 from replay.feed.dbn_codec import DbnStreamDecoder, foreign_record
 from replay.feed.dbn_metadata import PREFIX_BYTES, Header, decode_metadata, encode_metadata, metadata_size
+from replay.feed.first_look import FirstLook, instruments_of
 from replay.feed.stream import FeedError, StreamDecoder, shown
 from replay.feed.zstd_source import FRAME_MAGIC, open_zstd
 
@@ -58,17 +59,18 @@ def open_recording(path: Path, cache_folder: Path | None = None, default_symbol:
     """Open a file. Without a cache folder, what cannot be mapped is decoded in memory.
 
     ``default_symbol`` names the instrument of a file that has one and does not name it. Raises SourceError. Cost:
-    one pass over two bytes of each record for mapped files, decoding (CSV: 7 million lines/s) for the others.
+    decoding (CSV: 7 million lines/s) for what cannot be mapped, the first time; one pass over six bytes of each record
+    for mapped files, the first time where there is a cache folder; then O(1).
     """
     try:
-        recording = _open(path, cache_folder)
+        recording, instruments = _open(path, cache_folder)
     except FeedError as error:
         raise SourceError(path, error.where, error.expected, error.found) from error
     except OSError as error:
         raise SourceError(path, "", "a readable file", error.strerror or str(error)) from error
     if not len(recording.records):
         raise SourceError(path, "", "MBO records", "none")
-    return replace(recording, symbols=_named(recording, default_symbol))
+    return replace(recording, symbols=_named(recording.symbols, instruments, default_symbol))
 
 
 def format_of(path: Path) -> str:
@@ -89,7 +91,8 @@ def file_sha256(path: Path, progress: Progress = lambda n: None) -> str:
     return digest.hexdigest()
 
 
-def _open(path: Path, cache_folder: Path | None) -> Recording:
+def _open(path: Path, cache_folder: Path | None) -> tuple[Recording, list[int]]:
+    """Return a recording and the ids of the instruments that have records in it."""
     format_ = format_of(path)
     if path.is_dir():
         raise FeedError("", "a file", "a directory")
@@ -100,16 +103,17 @@ def _open(path: Path, cache_folder: Path | None) -> Recording:
         with path.open("rb") as file:
             header = _read_header(file)
         if _may_be_mapped(header):
-            return _mapped(path, format_, header, path)
+            return _mapped(path, format_, header, path, cache_folder)
     if cache_folder is None:
-        return _in_memory(path, format_)
+        recording = _in_memory(path, format_)
+        return recording, instruments_of(recording.records) if len(recording.records) else []
     cached = _cached_path(path, cache_folder)
     if not cached.exists():
         _decode_to(cached, path, format_)
         _remove_older(cached)
     with cached.open("rb") as file:
         header = _read_header(file)
-    return _mapped(path, format_, header, cached)
+    return _mapped(path, format_, header, cached, cache_folder)
 
 
 def _cached_path(path: Path, folder: Path) -> Path:
@@ -155,7 +159,9 @@ def _may_be_mapped(header: Header) -> bool:
     return header.size % 8 == 0 and header.schema == "mbo" and not header.ts_out
 
 
-def _mapped(path: Path, format_: str, header: Header, mapped: Path) -> Recording:
+def _mapped(
+    path: Path, format_: str, header: Header, mapped: Path, cache_folder: Path | None
+) -> tuple[Recording, list[int]]:
     count, rest = divmod(mapped.stat().st_size - header.size, MBO.itemsize)
     if rest:
         where = header.size + count * MBO.itemsize
@@ -163,14 +169,22 @@ def _mapped(path: Path, format_: str, header: Header, mapped: Path) -> Recording
             f"byte {where}", f"a record of {MBO.itemsize} bytes", f"the end of the file after {rest} of them"
         )
     if count == 0:
-        return Recording(path, format_, header.venue_dataset, np.empty(0, MBO), header.symbols)
+        return Recording(path, format_, header.venue_dataset, np.empty(0, MBO), header.symbols), []
+    first_look = None if cache_folder is None else FirstLook(path, mapped, cache_folder)
     # Copy-on-write: writable, as the compiled code wants it, and the file stays what it is.
     records = np.memmap(mapped, MBO, "c", header.size).view(np.ndarray)
+    recording = Recording(path, format_, header.venue_dataset, records, header.symbols)
+    instruments = None if first_look is None else first_look.recall(records)
+    if instruments is not None:
+        return recording, instruments
     foreign = foreign_record(records)
     if foreign is not None:
         found = f"rtype {records[foreign]['rtype']} with length {records[foreign]['length']}"
         raise FeedError(f"byte {header.size + foreign * MBO.itemsize}", "an MBO record (rtype 160, length 14)", found)
-    return Recording(path, format_, header.venue_dataset, records, header.symbols)
+    instruments = instruments_of(records)
+    if first_look is not None:
+        first_look.keep(records, instruments)
+    return recording, instruments
 
 
 class _Reader(Protocol):
@@ -279,11 +293,8 @@ def _disk_short(folder: Path, need: int) -> FeedError:
     return FeedError("", f"{need + SPARE_DISK_BYTES} bytes free on the disk of {folder}, to decode to", f"{free}")
 
 
-def _named(recording: Recording, default_symbol: str | None) -> dict[int, str]:
+def _named(symbols: dict[int, str], instruments: list[int], default_symbol: str | None) -> dict[int, str]:
     """Name every instrument that has records, and no other."""
-    ids = recording.records["instrument_id"]
-    present = [int(ids[0])] if (ids == ids[0]).all() else np.unique(ids).tolist()
-    names = {id_: recording.symbols.get(id_, str(id_)) for id_ in present}
-    if default_symbol and len(present) == 1 and present[0] not in recording.symbols:
-        names = {present[0]: default_symbol}
-    return names
+    if default_symbol and len(instruments) == 1 and instruments[0] not in symbols:
+        return {instruments[0]: default_symbol}
+    return {id_: symbols.get(id_, str(id_)) for id_ in instruments}

@@ -14,7 +14,15 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from replay.streamer.messages import ANSWER_KEY, COMMAND_KEY, COMMANDS_KEY, STATUS_KEY, StreamerRefused, StreamerStatus
+from replay.streamer.messages import (
+    ANSWER_KEY,
+    COMMAND_KEY,
+    COMMANDS_KEY,
+    LEASE_KEY,
+    STATUS_KEY,
+    StreamerRefused,
+    StreamerStatus,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +38,28 @@ _AT_ONCE: Final = 16
 _REMEMBERED: Final = 1024
 """Answers kept for those who ask for the same thing again; the oldest goes when one more comes."""
 
+_WRITE_STATUS: Final = """
+if tonumber(redis.call('GET', KEYS[1]) or '0') > tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
+redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
+"""Redis: write the lease and the status, unless a newer lease is there; returns whether it did."""
+
+_REMOVE_STATUS: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1], KEYS[2]) end
+"""
+
+_TAKE: Final = """
+if tonumber(redis.call('GET', KEYS[1]) or '0') > tonumber(ARGV[1]) then
+    redis.call('LPUSH', KEYS[2], ARGV[2])
+    return nil
+end
+local left_ms = redis.call('PTTL', KEYS[3])
+return {redis.call('GETDEL', KEYS[3]) or '', left_ms}
+"""
+"""Redis: take a command's body and the patience of its caller; beside a newer lease put its id back instead."""
+
 Handler = Callable[[str, dict[str, Any]], Awaitable[StreamerStatus]]
 """Carries out a verb with its arguments; raises StreamerRefused with the reason."""
 
@@ -38,8 +68,17 @@ class CommandServer:
     """Serves one streamer. Outlives outages of Redis."""
 
     def __init__(
-        self, redis_url: str, handler: Handler, status: Callable[[], StreamerStatus], feed: str = "main"
+        self,
+        redis_url: str,
+        handler: Handler,
+        status: Callable[[], StreamerStatus],
+        feed: str = "main",
+        lease: int = 0,
     ) -> None:
+        """``lease`` is the generation under which the feed is published; 0 = none."""
+        self._lease = lease
+        self._is_outdated = False  # another streamer has a newer one
+        self._status_keys = (LEASE_KEY.format(feed=feed), STATUS_KEY.format(feed=feed))
         self._handler = handler
         self._status = status
         self._feed = feed
@@ -66,7 +105,7 @@ class CommandServer:
                 task.cancel()
             await asyncio.gather(*self._at_work, return_exceptions=True)
             try:
-                await self._redis.delete(STATUS_KEY.format(feed=self._feed))
+                await cast(Awaitable[None], self._redis.eval(_REMOVE_STATUS, 2, *self._status_keys, str(self._lease)))
             except (redis.ConnectionError, redis.TimeoutError):
                 logger.info("Redis is away: the status will expire by itself")
             await self._redis.aclose()
@@ -88,29 +127,54 @@ class CommandServer:
 
     async def _write_status(self) -> None:
         async with self._writing:
-            await self._redis.set(STATUS_KEY.format(feed=self._feed), json.dumps(self._status()), ex=STATUS_TTL_S)
+            written = await cast(Awaitable[int], self._redis.eval(*self._status_to_write()))
+        if self._is_outdated == bool(written):
+            self._is_outdated = not written
+            logger.warning(
+                "commands are %s", "taken again" if written else "left to another streamer, which has a newer lease"
+            )
         await asyncio.sleep(STATUS_EVERY_S)
+
+    def _status_to_write(self) -> tuple[str, int, str, str, str, str, str]:
+        """Return the script that writes the status, and what it takes."""
+        return _WRITE_STATUS, 2, *self._status_keys, str(self._lease), json.dumps(self._told()), str(STATUS_TTL_S)
+
+    def _told(self) -> StreamerStatus:
+        return {**self._status(), "lease": self._lease}
 
     async def _take_command(self) -> None:
         while len(self._at_work) >= _AT_ONCE:
             await asyncio.wait(self._at_work, return_when=asyncio.FIRST_COMPLETED)
-        taken = await cast(
+        if self._is_outdated:
+            await asyncio.sleep(STATUS_EVERY_S)
+            return
+        commands_key = COMMANDS_KEY.format(feed=self._feed)
+        popped = await cast(
             Awaitable[list[bytes] | None],
-            self._redis.blpop([COMMANDS_KEY.format(feed=self._feed)], timeout=_POLL_S),
+            self._redis.blpop([commands_key], timeout=_POLL_S),
+        )
+        if popped is None:
+            return
+        command_id = popped[1].decode()
+        body_key = COMMAND_KEY.format(feed=self._feed, id=command_id)
+        taken = await cast(
+            Awaitable[tuple[bytes, int] | None],
+            self._redis.eval(_TAKE, 3, self._status_keys[0], commands_key, body_key, str(self._lease), command_id),
         )
         if taken is None:
+            self._is_outdated = True
             return
-        command_id = taken[1].decode()
-        body = await self._redis.getdel(COMMAND_KEY.format(feed=self._feed, id=command_id))
-        if body is None:
+        body, left_ms = taken
+        if not body:
             logger.info("command %s was given up by its caller", command_id)
             return
-        task = asyncio.create_task(self._serve(command_id, body))
+        patience_s = left_ms / 1000 if left_ms >= 0 else None
+        task = asyncio.create_task(self._serve(command_id, body, patience_s))
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
 
-    async def _serve(self, command_id: str, body: bytes | str) -> None:
-        answer = json.dumps(await self.answer_to(body))
+    async def _serve(self, command_id: str, body: bytes | str, patience_s: float | None) -> None:
+        answer = json.dumps(await self.answer_to(body, patience_s))
         for wait_s in _TELL_AGAIN_S:  # after an outage each kept connection fails once
             try:
                 await self._tell(command_id, answer)
@@ -126,31 +190,41 @@ class CommandServer:
             pipe.rpush(answer_key, answer)
             pipe.expire(answer_key, _ANSWER_TTL_S)
             # whoever got the answer and looks at the status next must not see an older one
-            pipe.set(STATUS_KEY.format(feed=self._feed), json.dumps(self._status()), ex=STATUS_TTL_S)
+            pipe.eval(*self._status_to_write())
             await pipe.execute()
 
-    async def answer_to(self, body: bytes | str) -> dict[str, Any]:
+    async def answer_to(self, body: bytes | str, patience_s: float | None = None) -> dict[str, Any]:
         """Carry out a command and return the answer to its caller, whatever the body holds.
 
-        What is to be done once is not done again while it is remembered: its answer is given again.
+        What is to be done once is not done again while it is remembered: its answer is given again. What is not done
+        when the caller's patience ends is given up, and is not remembered.
         """
         try:
             command = json.loads(body)
             once = command.get("once")
             if once is None:
-                return await self._carry_out(command)
+                return await self._carry_out(command, patience_s)
             if once not in self._asked:
-                self._remember(once, asyncio.create_task(self._carry_out(command)))
+                self._remember(once, asyncio.create_task(self._carry_out(command, patience_s)))
             return await asyncio.shield(self._asked[once])
         except Exception as error:  # one bad command must not end the daemon; the caller hears of it
             logger.exception("the command %.200r failed", body)
             return {"refused": f"{type(error).__name__}: {error}"}
 
-    async def _carry_out(self, command: dict[str, Any]) -> dict[str, Any]:
+    async def _carry_out(self, command: dict[str, Any], patience_s: float | None) -> dict[str, Any]:
+        patience = asyncio.timeout(patience_s)
         try:
-            return {"status": await self._handler(command["verb"], command["args"])}
+            async with patience:
+                status = await self._handler(command["verb"], command["args"])
+            return {"status": {**status, "lease": self._lease}}
         except StreamerRefused as refusal:
-            return {"refused": str(refusal)}
+            return {"refused": str(refusal), "lease": self._lease}
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            logger.warning("the command %s took longer than its caller waits, and is given up", command["verb"])
+            self._asked.pop(command.get("once", ""), None)
+            return {"late": f"the streamer could not carry out the command {command['verb']} in time"}
 
     def _remember(self, once: str, answer: asyncio.Task[dict[str, Any]]) -> None:
         self._asked[once] = answer

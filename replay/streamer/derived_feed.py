@@ -1,15 +1,15 @@
 """What a replay is in the derived schemas, computed once for all who follow it, wherever they are. Floor 1.
 
-Blocks are kept for those who come next, up to a bound of bytes. A few derivers stand where the last blocks ended and go
-on from there; a client anywhere else costs a picture. What comes out is the same in each case: a deriver that begins
-in mid-stream begins so far back that it knows what one that saw everything knows (within the reach of lookback.py).
+Blocks are kept for those who come next, up to a bound of bytes. A deriver stands at each place where a client goes on;
+one that comes anywhere else costs a picture. What comes out is the same in each case: a deriver that begins in
+mid-stream begins so far back that it knows what one that saw everything knows (within the reach of lookback.py).
 
 Everything is computed on the one thread of the executor that is given, which the pictures belong to as well.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Executor
 from threading import Lock
 from typing import Final, NamedTuple
@@ -29,8 +29,11 @@ CACHED_BYTES: Final = 32 << 20
 CACHED_BLOCKS: Final = 64
 """A slow replay makes blocks of a few records: so many that a client which is some moments late finds them."""
 
-DERIVERS: Final = 4
-"""Places in the recording from which deriving goes on at once."""
+DERIVERS: Final = 64
+"""Places in the recording from which deriving goes on at once: as many as there may be clients."""
+
+DERIVERS_BYTES: Final = 512 << 20
+"""What their books may take together; of more, those that rested longest are made anew when their clients go on."""
 
 _STEP_RECORDS: Final = 1 << 14
 
@@ -55,21 +58,40 @@ class DerivedFeed:
         self._kind: BookKind = kind
         self._blocks = _Blocks()
         self._derivers: OrderedDict[int, Deriver] = OrderedDict()
+        self._places: dict[object, tuple[int, int]] = {}  # of each client: where it is, and where it goes
 
-    async def derived(self, begin: int, stop: int) -> "Excerpt":
-        """Return what the records [begin:stop] are. Cost: some 100 ns a record, once for all clients."""
+    async def derived(self, begin: int, stop: int, client: object = None) -> "Excerpt":
+        """Return what the records [begin:stop] are. Cost: some 100 ns a record, once for all clients.
+
+        ``client`` is who goes on from ``stop`` until it goes on elsewhere or leaves.
+        """
+        self._places[client] = begin, stop
         found = self._find(begin, stop)
         if found is None:
-            found = await asyncio.get_running_loop().run_in_executor(self._executor, self._derive, begin, stop)
+            found = await asyncio.get_running_loop().run_in_executor(
+                self._executor, self._derive, begin, stop, self._followed()
+            )
         return found
 
-    async def arrival(self, position: int) -> dict[str, npt.NDArray[np.void]]:
+    def leave(self, client: object) -> None:
+        """Forget a client, and what was kept for it alone."""
+        if self._places.pop(client, None) is not None:
+            self._executor.submit(self._drop, self._followed())
+
+    async def arrival(self, position: int, client: object = None) -> dict[str, npt.NDArray[np.void]]:
         """Return by schema what tells a client that jumps to a position where every book stands; see Deriver.arrival.
 
-        A book that is not there yet is told by a clear. Cost: that of a picture, and of what lookback.py finds: some
-        4 ms in a recording of one instrument with an index.
+        Of every book of the recording, in order of their keys: also of those that are not there yet. Cost: that of a
+        picture, and of what lookback.py finds: some 4 ms in a recording of one instrument with an index.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._arrive, position)
+        self._places[client] = position, position
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, self._arrive, position, self._followed()
+        )
+
+    def _followed(self) -> frozenset[int]:
+        """Return the places at which a client is, or to which it goes now."""
+        return frozenset(place for places in self._places.values() for place in places)
 
     def _find(self, begin: int, stop: int) -> "Excerpt | None":
         """Return [begin:stop] from the blocks that are kept; None when any of it is missing."""
@@ -84,40 +106,48 @@ class DerivedFeed:
 
     # On the thread of the executor
 
-    def _derive(self, begin: int, stop: int) -> "Excerpt":
+    def _derive(self, begin: int, stop: int, followed: Set[int]) -> "Excerpt":
         """Return [begin:stop], of which what no block holds is derived now."""
         parts, place = [], begin
         while place < stop:
-            block = self._blocks.covering(place) or self._made(place, stop)
+            block = self._blocks.covering(place) or self._made(place, stop, followed)
             parts.append(Part(block, place, min(stop, block.stop)))
             place = parts[-1].stop
         return Excerpt(begin, parts)
 
-    def _made(self, begin: int, stop: int) -> "Block":
+    def _made(self, begin: int, stop: int, followed: Set[int]) -> "Block":
         deriver = self._derivers.pop(begin, None) or self._new_deriver(begin)
         block = Block(begin, stop, deriver.derive(self._records[begin:stop]))
         self._blocks.add(block)
-        self._keep(stop, deriver)
+        self._keep(stop, deriver, followed)
         return block
 
-    def _arrive(self, position: int) -> dict[str, npt.NDArray[np.void]]:
+    def _arrive(self, position: int, followed: Set[int]) -> dict[str, npt.NDArray[np.void]]:
         deriver = self._derivers.pop(position, None) or self._new_deriver(position)
-        self._keep(position, deriver)
-        arrived = deriver.arrival()
+        self._keep(position, deriver, followed)
         clears = self._arrival(position)
         clears = clears[clears["action"] == np.uint8(Action.CLEAR)]
-        clears = clears[~np.isin(book_tags(clears), book_tags(arrived["mbp-10"]))]
         clears["flags"] |= np.uint8(Flags.LAST)
-        unknown = Deriver(self._kind)
-        unknown.begin(clears)
-        more = unknown.arrival()
-        return {schema: np.concatenate([records, more[schema]]) for schema, records in arrived.items()}
+        empty = Deriver(self._kind)
+        empty.begin(clears)
+        arrived, unknown = deriver.arrival(), empty.arrival()
+        if position:
+            unknown["bbo-1s"]["ts_recv"] = deriver.second_ns
+        return {schema: _completed(records, unknown[schema]) for schema, records in arrived.items()}
 
-    def _keep(self, position: int, deriver: Deriver) -> None:
+    def _keep(self, position: int, deriver: Deriver, followed: Set[int]) -> None:
+        """Let a deriver stand at a position, and those go that nobody needs, or that are too much."""
+        self._drop(followed)
         self._derivers[position] = deriver
         self._derivers.move_to_end(position)
-        if len(self._derivers) > DERIVERS:
-            self._derivers.popitem(last=False)
+        nbytes = sum(each.nbytes for each in self._derivers.values())
+        while len(self._derivers) > 1 and (len(self._derivers) > DERIVERS or nbytes > DERIVERS_BYTES):
+            _, gone = self._derivers.popitem(last=False)
+            nbytes -= gone.nbytes
+
+    def _drop(self, followed: Set[int]) -> None:
+        for place in self._derivers.keys() - followed:
+            del self._derivers[place]
 
     def _new_deriver(self, position: int) -> Deriver:
         """Return a deriver that knows at a position what one that saw everything knows."""
@@ -133,6 +163,13 @@ class DerivedFeed:
         for begin in range(start, position, _STEP_RECORDS):
             deriver.derive(self._records[begin : min(begin + _STEP_RECORDS, position)])
         return deriver
+
+
+def _completed(records: npt.NDArray[np.void], of_all_books: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """Return records of some books and, of the others, those of all books; in order of the books."""
+    both = np.concatenate([records, of_all_books[~np.isin(book_tags(of_all_books), book_tags(records))]])
+    completed: npt.NDArray[np.void] = both[np.argsort(book_tags(both), kind="stable")]
+    return completed
 
 
 class Block(NamedTuple):

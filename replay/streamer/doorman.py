@@ -55,7 +55,7 @@ class Keys:
     note_login: Callable[[str], None] = _unnoted
     """Take note that a key was used."""
     own: str = ""
-    """Our own engine's key: it needs no look-up, and nobody else's failures from the same address shut it out."""
+    """Our own engine's key: it needs no look-up, and nobody else's failures from where it was seen shut it out."""
 
 
 class Doorman:
@@ -64,18 +64,28 @@ class Doorman:
     def __init__(self, keys: Keys, attempts: Attempts | None = None) -> None:
         self._keys = keys
         self._attempts = attempts or Attempts()
+        self._engines = {"127.0.0.1", "::1"}  # bounded by the machines that know our own key
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keys")
+
+    def turns_away(self, address: str) -> bool:
+        """Say whether nobody at an address need be heard: too many failed there, and our own engine never came."""
+        return address not in self._engines and self._attempts.is_refused(address, time.monotonic_ns())
+
+    def is_ours(self, secret: str) -> bool:
+        """Say whether a key is our own engine's."""
+        return bool(secret) and secret == self._keys.own
 
     async def let_in(self, request: AuthRequest, challenge: str, address: str) -> str:
         """Return the key that an answer was made with. Raises TurnedAway."""
         if self._keys.own and verify(challenge, self._keys.own, request.auth):
+            self._engines.add(address)
             return self._keys.own
         if self._attempts.is_refused(address, time.monotonic_ns()):
             raise TurnedAway(TOO_MANY_FAILURES)
         try:
             secrets = await self._on_thread(self._keys.find_secrets, request.auth.bucket_id)
         except Exception as error:
-            logger.exception("keys cannot be looked up")
+            logger.warning("keys cannot be looked up: %s: %s", type(error).__name__, str(error).strip())
             raise TurnedAway(KEYS_UNREACHABLE) from error
         for secret in secrets:
             if verify(challenge, secret, request.auth):
@@ -87,7 +97,7 @@ class Doorman:
 
     async def still_good(self, secret: str) -> bool:
         """Say whether a key that was let in is usable; True as long as nobody can say."""
-        if secret == self._keys.own:
+        if self.is_ours(secret):
             return True
         try:
             return await self._on_thread(self._keys.is_usable, secret)

@@ -29,7 +29,7 @@ class Listener:
     """Accepts connections, serves each in a task of its own, and forgets it when it is over."""
 
     def __init__(self, host: str, port: int, admit: Admit, gone: Callable[[], None] = lambda: None) -> None:
-        """Listen nowhere yet; ``gone`` is called when a client has left."""
+        """Listen nowhere yet; ``gone`` is called when a client has left. Whoever cancels a task closes a connection."""
         self.host, self.port = host, port
         self.sessions: dict[Session, asyncio.Task[None]] = {}
         self.slow_readers = 0
@@ -68,12 +68,10 @@ class Listener:
 
     async def drop(self) -> None:
         """Close every connection."""
-        sessions = dict(self.sessions)
-        for task in sessions.values():
+        tasks = list(self.sessions.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*sessions.values(), return_exceptions=True)
-        for session in sessions:  # those whose task was cancelled before its first step
-            session.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _listen(self, listener: socket.socket) -> None:
         """Accept from now on; a callback and not a task, because a cancelled task could lose a connection."""
@@ -93,17 +91,16 @@ class Listener:
             return
         session = self._admit(sock, address[:2])
         if session is None:
-            logger.warning("client %s:%d refused: too many are connected", *address[:2])
+            logger.warning("client %s:%d was not admitted", *address[:2])
             sock.close()
             return
-        self.sessions[session] = asyncio.create_task(self._serve(session))
-
-    async def _serve(self, session: Session) -> None:
         logger.info("client %s connected", session.peer)
-        try:
-            await session.serve()
-        finally:
-            del self.sessions[session]
-            self.slow_readers += session.was_slow
-            self._gone()
-            logger.info("client %s closed", session.peer)
+        self.sessions[session] = task = asyncio.create_task(session.serve())
+        task.add_done_callback(lambda _: self._forget(session))
+
+    def _forget(self, session: Session) -> None:
+        session.close()  # again, unless its task was cancelled before its first step
+        del self.sessions[session]
+        self.slow_readers += session.was_slow
+        self._gone()
+        logger.info("client %s closed", session.peer)

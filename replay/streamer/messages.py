@@ -1,9 +1,14 @@
 """What travels between the streamer and those who drive it: states, commands, the status, and where in Redis. Floor 1.
 
 A command is an id in a list and a body under a key of its own. Whoever deletes the body owns the command: the
-streamer to carry it out, or the caller to give up. So a command is carried out once or never, and never after
-its caller gave up. The answer goes back through a list of its own. Redis holds no truth: when it is away the
-market clock goes on, and callers are told that the streamer cannot be reached.
+streamer to carry it out, or the caller to give up. The body expires when its caller has no patience left, and what the
+streamer has not done by then it leaves undone; one clock says so, that of Redis. So a command is carried out once or
+never, and never after its caller gave up. The answer goes back through a list of its own. Redis holds no truth: when it
+is away the market clock goes on, and callers are told that the streamer cannot be reached.
+
+A streamer that hangs, or whose PostgreSQL is away, may have lost the feed and not know it. So each writes the
+generation of its lease here with its status: beside a newer one, an older one writes nothing and takes no command.
+PostgreSQL being away changes nothing by itself: without it nobody gets a newer lease.
 """
 
 from enum import StrEnum
@@ -117,6 +122,7 @@ class StreamerStatus(PublicationStatus):
     lag_records: int  # how far the slowest client that follows is behind what is released
     raw_port: int
     gateway_port: int
+    lease: NotRequired[int]  # told with it: generation of the lease under which the feed is published; 0 = none
     note: NotRequired[str]
 
 
@@ -162,6 +168,9 @@ class StepArgs(TypedDict):
 STATUS_KEY: Final = "batonic:streamer:{feed}:status"
 """Redis: StreamerStatus as JSON text; it expires when the streamer is gone."""
 
+LEASE_KEY: Final = "batonic:streamer:{feed}:lease"
+"""Redis: the newest lease generation of those that publish the feed; it expires with the status."""
+
 COMMANDS_KEY: Final = "batonic:streamer:{feed}:commands"
 COMMAND_KEY: Final = "batonic:streamer:{feed}:command:{id}"
 ANSWER_KEY: Final = "batonic:streamer:{feed}:answer:{id}"
@@ -169,3 +178,6 @@ ANSWER_KEY: Final = "batonic:streamer:{feed}:answer:{id}"
 
 class StreamerRefused(Exception):
     """The streamer answered that it cannot do this, and why."""
+
+    lease = 0
+    """Of the streamer that answered, as in its status."""

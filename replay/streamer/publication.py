@@ -8,7 +8,7 @@ client is a cursor into them; nothing is queued for anybody. Whoever follows doe
     while True:
         match publication.next_move(cursor, block_records):
             case Send(begin, stop):  ... send recording.records[begin:stop];  cursor.position = stop
-            case Jump(stretch):      cursor.jump(stretch);  ... send publication.arrival(stretch.start)
+            case Jump() as jump:     cursor.jump(jump);  ... send publication.arrival(jump.position)
             case Wait():             ... wait until the clock has moved
             case Over():             break
 
@@ -17,7 +17,7 @@ Positions count records of the file. What was published is counted over all stre
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from orderbook.book.mbo import BookKey, MboArray
 from replay.feed.index import Index
@@ -28,7 +28,9 @@ from replay.feed.sources import Recording
 from replay.streamer.arrivals import Arrivals
 from replay.streamer.messages import Pace, PublicationStatus, ReplayState, StartCommand
 from replay.streamer.meter import Meter
-from replay.streamer.stretch import Cursor, Jump, Move, Over, Send, Stretch, Wait
+from replay.streamer.stretch import Cursor, Jump, Move, Over, Send, Stretch, Wait, Window
+
+__all__ = ["WINDOW_RECORDS", "Publication", "Window"]
 
 WINDOW_RECORDS: Final = 1 << 16
 """At ``max``: how far the fastest client may be ahead of the slowest."""
@@ -38,13 +40,6 @@ _ROUNDS_PER_STEP: Final = 8
 """Rounds begun at one moment: each costs every client an arrival, however few records it has."""
 
 _CACHED_BLOCKS: Final = 16
-
-
-class Window(NamedTuple):
-    """The part of a recording that is replayed, as positions."""
-
-    begin: int
-    end: int
 
 
 class Publication:
@@ -67,11 +62,13 @@ class Publication:
         self.skip_idle_s = command["skip_idle_s"]
         self.state = ReplayState.PAUSED if command["paused"] else ReplayState.REPLAYING
         self.error = ""
+        self.goes_on_elsewhere = False
+        """Whether another streamer has it: then its end here is no end of it, and no client is told so."""
         self.loops = command["loops"]
         """Rounds that have ended. The end of a round belongs to it: its books stand until the next record is due."""
         start = self.window.begin if command["start_record"] is None else command["start_record"]
         start = min(max(start, self.window.begin), self.window.end)
-        self.stretch = Stretch(start, command["published"])
+        self.stretch = Stretch(start, command["published"], self.window)
         self.released = start
         self._limit = _NO_LIMIT if command["max_msgs"] < 0 else command["max_msgs"]
         self._go_by(self._make_pacer(now_ns), now_ns)
@@ -87,7 +84,7 @@ class Publication:
     @property
     def published(self) -> int:
         """Records released since the run began, over all rounds and jumps."""
-        return self.stretch.offset + self.released - self.stretch.start
+        return self.stretch.published(self.stretch.rounds, self.released)
 
     # The clock
 
@@ -109,7 +106,8 @@ class Publication:
                 break
             if round_is_over:
                 self.loops += 1
-                self._begin_stretch(self.window.begin)
+                self.stretch.rounds += 1
+                self.released = self.window.begin
             self.released += count
             if self.released == self.window.end:
                 self._pacer.begin_round(self.window.begin, now_ns)
@@ -147,8 +145,8 @@ class Publication:
 
     def seek(self, position: int, now_ns: int) -> None:
         """Go to a position of the window, running or paused as before; the next record goes out at once."""
-        self.stretch.abandoned = True
-        self._begin_stretch(position)
+        self.stretch.next = self.stretch = Stretch(position, self.published, self.window)
+        self.released = position
         self._go_by(self._make_pacer(now_ns), now_ns)
         self._meter = Meter(now_ns, self.published)
 
@@ -160,7 +158,11 @@ class Publication:
     def finish(self, state: ReplayState, error: str = "") -> None:
         """End the run where it is: what was released is all there will be. ``error`` says why it FAILED."""
         self.state, self.error = state, error
-        self.stretch.end = self.released
+
+    def abandon(self) -> None:
+        """End the run here, because another streamer goes on with it."""
+        self.goes_on_elsewhere = True
+        self.finish(ReplayState.STOPPED)
 
     def achieved_per_s(self, now_ns: int) -> int:
         """Return the records per second of the last two seconds; 0 when nothing goes out any more."""
@@ -194,27 +196,27 @@ class Publication:
 
     def join(self) -> Cursor:
         """Return the place of a client that comes now."""
-        return Cursor(self.stretch, self.released)
+        return Cursor(self.stretch, self.released, self.stretch.rounds)
 
     def next_move(self, cursor: Cursor, block_records: int) -> Move:
         """Return what a client does next.
 
-        Blocks end at multiples of ``block_records``, so that clients at the same place share what was encoded. A
-        stretch that was abandoned is left at once, and one that ended when all of it is sent; of several jumps in a
-        row only the last is made, but no round of a loop is left out.
+        Blocks end at multiples of ``block_records``, so that clients at the same place share what was encoded. What
+        was abandoned is left at once, and a round that has ended when all of it is sent; of several jumps in a row only
+        the last is made, but no round of a loop that has ended is left out.
         """
         stretch, position = cursor.stretch, cursor.position
-        if not stretch.abandoned:
-            stop = self.released if stretch is self.stretch else stretch.end
-            assert stop is not None, "a stretch that is over has ended or was abandoned"
+        has_ended = cursor.round < stretch.rounds
+        if not cursor.abandoned:
+            stop = self.window.end if has_ended else self.released
             if position < stop:
                 return Send(position, min(stop, (position // block_records + 1) * block_records))
-        target = stretch.next
-        if target is None:
-            return Wait() if self.active else Over()
-        while target.abandoned and target.next is not None:
-            target = target.next
-        return Jump(target)
+            if not has_ended:
+                return Wait() if self.active else Over()
+        target = Jump(stretch, cursor.round + 1) if has_ended else Jump(stretch, cursor.round)
+        while target.stretch.next is not None and target.round == target.stretch.rounds:
+            target = Jump(target.stretch.next)
+        return target
 
     def picture(self, position: int) -> MboArray:
         """Return the records that bring a new client's books to a position. On the painter's thread; see Arrivals."""
@@ -225,8 +227,8 @@ class Publication:
         return self._arrivals.at(position)
 
     def find_books(self) -> None:
-        """Find which books the recording has, so that the first arrival need not. On the painter's thread."""
-        self._arrivals.find_books()
+        """Find which books the recording has while the run lasts, so that no arrival need. On a thread of its own."""
+        self._arrivals.find_books(lambda: self.active)
 
     def clears(self, keys: Sequence[BookKey]) -> MboArray:
         """Return a plain R for each book, at the time of the recording's first record: the past is gone."""
@@ -261,13 +263,6 @@ class Publication:
 
     def _is_at_its_end(self) -> bool:
         return self.released == self.window.end and not self._round_is_over()
-
-    def _begin_stretch(self, position: int) -> None:
-        """Begin the next stretch; the current one ends where it is, unless it was abandoned."""
-        before = self.stretch
-        before.next = self.stretch = Stretch(position, self.published)
-        before.end = None if before.abandoned else self.released
-        self.released = position
 
     def _go_by(self, pacer: Pacer, now_ns: int) -> None:
         """Go by another schedule; while the replay is paused, none runs."""

@@ -66,6 +66,13 @@ class RawSession(Session):
         while not self._has_followed:
             self._stirred.clear()
             await self._stirred.wait()
+        await self._come_in(shown, pictured)
+        while await self._moves():
+            pass
+        await self._hang_up()
+
+    async def _come_in(self, shown: Publication | None, pictured: Sequence[BookKey]) -> None:
+        """Show where the replay is; take back first what was pictured of one that had ended."""
         assert self.publication is not None and self.cursor is not None
         publication, position = self.publication, self.cursor.position
         picture = await paint(publication.picture, position) if position else None
@@ -74,9 +81,6 @@ class RawSession(Session):
         await self._introduce(publication)
         if picture is not None:
             await self._send(picture, publication.recording.symbols)
-        while await self._moves():
-            pass
-        await self._hang_up()
 
     async def _moves(self) -> bool:
         """Make the next move; False when the replay is over."""
@@ -88,10 +92,10 @@ class RawSession(Session):
                 await self.outlet.send(publication.encoded(begin, stop, self._framing))
                 self._moved_to(stop)
                 await asyncio.sleep(0)  # who takes everything at once must not keep the others waiting
-            case Jump(stretch):
-                cursor.jump(stretch)
+            case Jump() as jump:
+                cursor.jump(jump)
                 self._stage.taken()
-                await self._send(await paint(publication.arrival, stretch.start), publication.recording.symbols)
+                await self._send(await paint(publication.arrival, jump.position), publication.recording.symbols)
             case Wait():
                 await self._stirred.wait()
             case Over():

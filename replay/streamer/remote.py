@@ -11,12 +11,12 @@ from redis.retry import Retry
 
 from replay.streamer.messages import ANSWER_KEY, COMMAND_KEY, COMMANDS_KEY, STATUS_KEY, StreamerRefused, StreamerStatus
 
-_BODY_TTL_S: Final = 60  # only for the commands of callers that died while waiting
 _GRACE_S: Final = 1.0  # for the answer to a command that was taken at the last moment
+_FOR_DOING: Final = 0.75  # of that time; what is not done by then is left undone, and the rest is for the answer
 
 
 class StreamerUnreachable(Exception):
-    """Redis or the streamer did not answer in time; a command that was not taken will never be carried out."""
+    """Redis or the streamer did not answer in time; what was not carried out by then never is."""
 
 
 class StreamerRemote:
@@ -43,7 +43,11 @@ class StreamerRemote:
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise StreamerUnreachable(f"Redis does not answer: {error}") from error
         if "refused" in answer:
-            raise StreamerRefused(answer["refused"])
+            refusal = StreamerRefused(answer["refused"])
+            refusal.lease = answer.get("lease", 0)
+            raise refusal
+        if "late" in answer:
+            raise StreamerUnreachable(answer["late"])
         return cast(StreamerStatus, answer["status"])
 
     def status(self) -> StreamerStatus | None:
@@ -62,8 +66,9 @@ class StreamerRemote:
         commands = COMMANDS_KEY.format(feed=self._feed)
         body_key = COMMAND_KEY.format(feed=self._feed, id=command_id)
         answer_key = ANSWER_KEY.format(feed=self._feed, id=command_id)
+        patience_ms = round((timeout_s + _FOR_DOING * _GRACE_S) * 1000)
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.set(body_key, json.dumps({"verb": verb, "args": args, "once": once}), ex=_BODY_TTL_S)
+            pipe.set(body_key, json.dumps({"verb": verb, "args": args, "once": once}), px=patience_ms)
             pipe.rpush(commands, command_id)
             pipe.execute()
         reply = self._redis.blpop([answer_key], timeout=timeout_s)

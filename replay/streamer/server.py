@@ -68,7 +68,7 @@ class Streamer(Timekeeper):
         super().__init__(open_recording, open_index)
         self._framing = framing
         self._report = report
-        self._raw = Listener(host, port, self._admit, self.taken)
+        self._raw = Listener(host, port, self._admit, self.left)
         self._gateway = None if gateway is None else Gateway(gateway, self, make_patience)
         self._make_patience = make_patience
         self._feeds: dict[Publication, DerivedFeed] = {}
@@ -120,12 +120,16 @@ class Streamer(Timekeeper):
     def derived(self, publication: Publication) -> DerivedFeed:
         """Return what computes the schemas beside mbo, once for all who follow a replay."""
         if publication not in self._feeds:
-            followed = {session.publication for session in self._sessions()}
-            self._feeds = {each: feed for each, feed in self._feeds.items() if each in followed}
             self._feeds[publication] = DerivedFeed(
                 publication.recording.records, publication.picture, publication.arrival, PAINTER
             )
         return self._feeds[publication]
+
+    def left(self) -> None:
+        """Say that a client has gone; what was derived for nobody but it goes too."""
+        followed = {session.publication for session in self._sessions()}
+        self._feeds = {each: feed for each, feed in self._feeds.items() if each in followed}
+        self.taken()
 
     def status(self) -> StreamerStatus:
         publication = self.publication

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
 from abc import ABC, abstractmethod
 from typing import Protocol
 
@@ -31,7 +32,10 @@ class Stage(Protocol):
         """Return what computes the schemas beside mbo, once for all who follow a replay."""
 
     def taken(self) -> None:
-        """Say that a client has come, gone, or taken records."""
+        """Say that a client has come or taken records."""
+
+    def left(self) -> None:
+        """Say that a client has gone."""
 
 
 class Session(ABC):
@@ -96,6 +100,8 @@ class Session(ABC):
             try:
                 await asyncio.gather(hearing, speaking, return_exceptions=True)
             finally:
+                if self._is_cut_off:
+                    self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.close()
 
     def close(self) -> None:
@@ -112,9 +118,16 @@ class Session(ABC):
         self.cursor.position = position
         self._stage.taken()
 
+    @property
+    def _is_cut_off(self) -> bool:
+        """Whether the connection ends with a reset: an orderly end would be that of the replay, which has not ended."""
+        return self.publication is not None and self.publication.goes_on_elsewhere
+
     async def _hang_up(self) -> None:
         """Say that nothing more comes, so that the client has a complete stream."""
         self.cursor = None
         self._stage.taken()
+        if self._is_cut_off:
+            return
         with contextlib.suppress(OSError):  # it was faster
             await self.outlet.hang_up(self._peer_is_done)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from replay.feed.sources import Recording, SourceError
 from replay.streamer import places
 from replay.streamer.checks import check_pace, check_skip, check_step
 from replay.streamer.messages import Pace, ReplayState, StartCommand, StepUnit, StreamerRefused, StreamerStatus
-from replay.streamer.painter import PAINTER
 from replay.streamer.places import Ground
 from replay.streamer.publication import Publication, Window
 from replay.streamer.signal_point import SignalPoint
@@ -38,8 +38,9 @@ class Timekeeper(ABC):
         self._publication: Publication | None = None
         self._starting = asyncio.Lock()
         self._moving = asyncio.Lock()
+        self._held: Publication | None = None  # whose clock stands while a place is sought
         self._commanded = SignalPoint()  # a command was carried out
-        self._taken = SignalPoint()  # a client came, went or took records
+        self._taken = SignalPoint()  # a client came, went or took records, or a place was found
         self._clocks: set[asyncio.Task[None]] = set()
 
     @abstractmethod
@@ -68,7 +69,7 @@ class Timekeeper(ABC):
         return self._publication
 
     def taken(self) -> None:
-        """Say that a client has come, gone, or taken records."""
+        """Say that a client has come or taken records."""
         self._taken.notify()
 
     async def handle(self, verb: str, args: dict[str, Any]) -> StreamerStatus:
@@ -114,7 +115,7 @@ class Timekeeper(ABC):
             "replay %d of %s starts at record %d", command["replay_id"], command["dataset"], publication.released
         )
         self._begins(publication)
-        PAINTER.submit(publication.find_books)  # so that the first seek need not
+        threading.Thread(target=publication.find_books, name="books", daemon=True).start()
         clock = asyncio.create_task(self._keep_time(publication))
         self._clocks.add(clock)
         clock.add_done_callback(self._clocks.discard)
@@ -147,26 +148,42 @@ class Timekeeper(ABC):
         return self._changed()
 
     async def seek(self, to: object) -> StreamerStatus:
-        """Go to a place, running or paused as before. Raises StreamerRefused."""
+        """Go to a place, running or paused as before. Raises StreamerRefused.
+
+        The clock stands while it is sought: what comes next from here must still be ahead when it is found.
+        """
         async with self._moving:
-            publication = self._running()
-            found = await asyncio.to_thread(
-                places.find, self._ground(publication), publication.window, to, publication.released
-            )
+            publication = self._held = self._running()
+            try:
+                found = await asyncio.to_thread(
+                    places.find, self._ground(publication), publication.window, to, publication.released
+                )
+            finally:
+                self._held = None
+                self._taken.notify()
             self._check_still_runs(publication)
             publication.seek(found, time.monotonic_ns())
             return self._changed()
 
     async def step(self, unit: StepUnit, by: int) -> StreamerStatus:
-        """Go so many units on or back, and stay there: a replay that runs is paused first. Raises StreamerRefused."""
+        """Go so many units on or back, and stay there: a replay that runs is paused first. Raises StreamerRefused.
+
+        Then, and when the caller's patience ends before the place is found, a replay that ran runs on.
+        """
         check_step(unit, by)
         async with self._moving:
             publication = self._running()
+            ran = publication.state == ReplayState.REPLAYING
             self.pause()
             here = publication.released
-            found = await asyncio.to_thread(
-                places.stepped, self._ground(publication), publication.window, unit, by, here
-            )
+            try:
+                found = await asyncio.to_thread(
+                    places.stepped, self._ground(publication), publication.window, unit, by, here
+                )
+            except BaseException:
+                if ran and publication is self._publication and publication.active:
+                    self.resume()
+                raise
             self._check_still_runs(publication)
             if publication.released != here:
                 raise StreamerRefused("The replay was resumed while the step was sought.")
@@ -176,14 +193,20 @@ class Timekeeper(ABC):
                 publication.seek(found, time.monotonic_ns())
             return self._changed()
 
-    def stop_run(self, replay_id: int, generation: int) -> None:
-        """End this run, if it is the one that runs: its row belongs to somebody else now."""
-        if self._publication is None or not self._publication.active:
+    def abandon(self) -> None:
+        """End the replay here, because another streamer goes on with it; harmless when none runs."""
+        if self._publication is not None and self._publication.active:
+            self._publication.abandon()
+            self._ended(self._publication)
+
+    def abandon_run(self, replay_id: int, generation: int) -> None:
+        """Abandon this run, if it is the one that runs: its row belongs to somebody else now."""
+        if self._publication is None:
             return
         command = self._publication.command
         if (command["replay_id"], command["generation"]) == (replay_id, generation):
             logger.warning("replay %d, generation %d, is no longer ours", replay_id, generation)
-            self.stop()
+            self.abandon()
 
     async def _end_clocks(self) -> None:
         """Let the clocks of replays that have ended come to their own end."""
@@ -243,6 +266,8 @@ class Timekeeper(ABC):
 
     def _release_due(self, publication: Publication) -> float:
         """Release what is due, and return how many seconds the clock may sleep; 0 when it waits to be woken."""
+        if publication is self._held:
+            return 0.0
         following = self._following(publication)
         if publication.advance(time.monotonic_ns(), min((cursor.published for cursor in following), default=None)):
             self._wake()

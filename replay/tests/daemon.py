@@ -14,9 +14,12 @@ from replay.tests.recordings import recording
 class Daemon:
     """A streamer and its command server on a loop of their own thread."""
 
-    def __init__(self, redis_url: str, feed: str = "main", made: Recording | None = None) -> None:
+    def __init__(self, redis_url: str, feed: str = "main", made: Recording | None = None, lease: int = 0) -> None:
         self.handled: list[str] = []
         self.hold_s = 0.0
+        self.let_go = threading.Event()  # not set: a command waits
+        self.let_go.set()
+        self._lease = lease
         self._url, self._feed = redis_url, feed
         self._made = made or recording()
         self._loop = asyncio.new_event_loop()
@@ -42,7 +45,7 @@ class Daemon:
     async def _serve(self) -> None:
         self.streamer = Streamer(lambda path: self._made, "csv", "127.0.0.1", 0)
         await self.streamer.listen()
-        commands = CommandServer(self._url, self._handle, self.streamer.status, self._feed)
+        commands = CommandServer(self._url, self._handle, self.streamer.status, self._feed, self._lease)
         self._serving = asyncio.ensure_future(commands.run())
         self._ready.set()
         try:
@@ -55,6 +58,8 @@ class Daemon:
     async def _handle(self, verb: str, args: dict[str, Any]) -> StreamerStatus:
         self.handled.append(verb)
         await asyncio.sleep(self.hold_s)
+        while not self.let_go.is_set():
+            await asyncio.sleep(0.01)
         if verb == "crash":
             raise RuntimeError("a fault of the program")
         return await self.streamer.handle(verb, args)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
@@ -66,6 +66,29 @@ def test_a_key_is_made_and_shown_once(admin: Client, alice: User) -> None:
     assert (key.owner, key.name, key.scopes) == (alice, "bot", ["read", "feed"])
     assert ApiKey.objects.count() == 1
     assert "db-" not in admin.get("/admin/replay/apikey/").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("owner", "scopes", "may_control", "is_made"),
+    [
+        ("sam", ["read", "feed"], False, True),
+        ("alice", ["read"], False, False),
+        ("sam", ["control"], False, False),
+        ("sam", ["control"], True, True),
+        ("alice", ["control"], True, False),
+    ],
+)
+def test_staff_make_keys_for_themselves_that_may_do_what_they_may(
+    alice: User, owner: str, scopes: list[str], may_control: bool, is_made: bool
+) -> None:
+    sam = User.objects.create_user("sam", is_staff=True)
+    codenames = ["add_apikey", "view_apikey", *(["control_replay"] if may_control else [])]
+    sam.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    client = Client()
+    client.force_login(sam)
+    owner_id = {"sam": sam, "alice": alice}[owner].pk
+    client.post("/admin/replay/apikey/add/", {"owner": owner_id, "name": "bot", "scopes": scopes})
+    assert [(key.owner, key.scopes) for key in ApiKey.objects.all()] == ([(sam, scopes)] if is_made else [])
 
 
 def test_a_key_without_a_scope_is_not_made(admin: Client, alice: User) -> None:
@@ -200,7 +223,6 @@ def test_who_may_only_look_asks_for_no_report(
 
 
 def _permissions(codename: str) -> list[object]:
-    from django.contrib.auth.models import Permission
 
     return list(Permission.objects.filter(codename=codename))
 

@@ -10,7 +10,9 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from orderbook.book.mbo import MBO
-from replay.benchmark.gateway import write_recording, write_slice
+from replay.benchmark import gateway as benchmark
+from replay.benchmark.gateway import check_complete, late, write_recording, write_slice
+from replay.benchmark.processes import BenchmarkError
 from replay.benchmark.reader_process import Received, arrival_times, framing_bytes
 from replay.feed.sources import open_recording
 
@@ -65,3 +67,36 @@ def test_a_record_has_arrived_when_its_last_byte_has() -> None:
     before = framing_bytes(2) - 320
     arrivals = np.array([[10, before + MBO.itemsize - 1], [20, before + MBO.itemsize], [30, before + 3 * MBO.itemsize]])
     assert arrival_times(Received(10, 30, 0, arrivals), 2, 3).tolist() == [20, 30, 30]
+
+
+def test_a_constant_delay_is_late_from_the_order_to_replay_on(tmp_path: Path) -> None:
+    records = write_slice(tmp_path / "made.dbn", 20.0)
+    captured = np.maximum.accumulate(records["ts_recv"]).astype(np.int64)
+    begun_ns, delay = 1000, 70_000_000
+    found = late(begun_ns + (captured - captured[0]) // 2 + delay, begun_ns, records, 2.0)
+    assert (found.p50, found.p99, found.most) == pytest.approx((delay, delay, delay), abs=1)
+
+
+def test_a_reader_that_did_not_get_all_of_it_makes_the_benchmark_worthless() -> None:
+    nbytes = framing_bytes(2) + 10 * MBO.itemsize
+    check_complete([Received(0, 0, nbytes, None)], 10)
+    with pytest.raises(BenchmarkError, match=f"expected {nbytes} bytes at each reader, found {nbytes - 1}"):
+        check_complete([Received(0, 0, nbytes, None), Received(0, 0, nbytes - 1, None)], 10)
+
+
+class Silent:
+    """A pipe to a process that says nothing, and is not waited for."""
+
+    waited_s = 0.0
+
+    def poll(self, timeout: float) -> bool:
+        self.waited_s = timeout
+        return False
+
+
+@pytest.mark.parametrize(("lasts_s", "patience_s"), [(0.0, 120), (3600.0, 3720)])
+def test_a_process_may_take_as_long_as_the_replay_lasts_and_two_minutes(lasts_s: float, patience_s: int) -> None:
+    process = Silent()
+    with pytest.raises(BenchmarkError, match=f"has said nothing for {patience_s} s"):
+        benchmark._take(process, lasts_s)  # type: ignore[arg-type]
+    assert process.waited_s == patience_s

@@ -17,13 +17,15 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from history.models import Instrument
-from replay import control, dispatch, driving, runs, tasks
+from replay import asking, control, dispatch, driving, runs, tasks
 from replay.control import ControlError, ControlUnreachable, find_dataset, pace_of
-from replay.models import Dataset, Replay
+from replay.feed.sources import Recording
+from replay.models import Dataset, FeedLease, Replay
+from replay.streamer import remote as remote_side
 from replay.streamer.messages import FixedPlace, ReplayState, StreamerRefused
 from replay.streamer.remote import StreamerRemote, StreamerUnreachable
 from replay.tests.daemon import Daemon
-from replay.tests.recordings import command
+from replay.tests.recordings import command, recording
 from replay.tests.requests import SLOW, run_request
 
 
@@ -300,7 +302,7 @@ def test_a_start_whose_worker_died_after_the_streamer_heard_of_it_is_not_started
     run = runs.open_run(request)
     assert run is not None
     run.dataset = dataset
-    remote.call("start", runs.start_command(run), once="key:1")
+    remote.call("start", runs.start_command(run), once=f"replay:{run.pk}")
     assert driving.start(request, remote)["replay_id"] == run.pk
     assert states() == ["REPLAYING"]
     assert daemon.handled.count("start") == 1
@@ -327,6 +329,110 @@ def test_a_step_that_is_asked_for_again_is_made_once(dataset: Dataset, daemon: D
     assert driving.step("record", 5, remote, once="key:1")["position"] == first["position"]
     assert remote.call("status")["position"] == first["position"]
     assert driving.step("record", 5, remote, once="key:2")["position"] == first["position"] + 5
+
+
+def test_a_start_that_takes_too_long_is_left_undone_and_made_when_it_is_asked_for_again(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driving, "_START_WITHIN_S", 0.1)
+    monkeypatch.setattr(remote_side, "_GRACE_S", 0.4)
+    opened = threading.Event()
+
+    def open_slowly(path: Path) -> Recording:
+        assert opened.wait(10)
+        return recording()
+
+    daemon.streamer._open_recording = open_slowly
+    request = run_request(dataset, request_id="key:1")
+    with pytest.raises(StreamerUnreachable, match="could not carry out the command start in time"):
+        driving.start(request, remote)
+    opened.set()
+    assert (remote.call("status")["state"], states()) == ("IDLE", ["FAILED"])
+    monkeypatch.setattr(remote_side, "_GRACE_S", 4.0)
+    status = driving.start(request, remote)
+    assert (status["state"], status["replay_id"]) == ("REPLAYING", Replay.objects.latest("pk").pk)
+    assert "note" not in status
+    assert states() == ["FAILED", "REPLAYING"]
+
+
+def test_a_request_that_is_sent_again_does_not_undo_what_was_asked_for_since(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote
+) -> None:
+    driving.start(run_request(dataset), remote)
+    paused = driving.pause(remote, once="key:1")
+    driving.resume(remote, once="key:2")
+    assert driving.pause(remote, once="key:1") == paused
+    assert remote.call("status")["state"] == "REPLAYING"
+    assert (Replay.objects.get().desired_state, states()) == ("REPLAYING", ["REPLAYING"])
+
+
+def test_a_request_whose_worker_died_means_the_replay_that_it_meant_and_none_that_came_later(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote
+) -> None:
+    driving.start(run_request(dataset), remote)
+    for name, wanted in (("stop", Replay.Desired.STOPPED), ("pause", Replay.Desired.PAUSED), ("seek", None)):
+        asking.ask(name, wanted)  # and nobody is told
+    driving.stop(remote)
+    driving.start(run_request(dataset), remote)
+    assert driving.stop(remote, once="stop")["note"] == "its replay has ended before"
+    for again in (
+        lambda: driving.pause(remote, once="pause"),
+        lambda: driving.seek({"record": 9}, remote, once="seek"),
+    ):
+        with pytest.raises(StreamerRefused, match="The replay that this request meant has ended"):
+            again()
+    assert states() == ["STOPPED", "REPLAYING"]
+    assert Replay.objects.latest("pk").desired_state == "REPLAYING"
+    assert (daemon.handled.count("stop"), daemon.handled.count("pause")) == (1, 0)
+
+
+def test_a_request_whose_worker_died_is_finished_by_asking_again_unless_it_was_overtaken(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote
+) -> None:
+    driving.start(run_request(dataset), remote)
+    asking.ask("key:1", Replay.Desired.PAUSED)
+    asking.ask("key:2", Replay.Desired.PAUSED)
+    assert driving.pause(remote, once="key:1")["state"] == "PAUSED"
+    driving.resume(remote)
+    overtaken = driving.pause(remote, once="key:2")
+    assert (overtaken["state"], overtaken["note"][:14]) == ("REPLAYING", "carried out be")
+    assert Replay.objects.get().desired_state == "REPLAYING"
+
+
+def test_a_request_that_failed_is_carried_out_when_it_is_sent_again(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driving.start(run_request(dataset), remote)
+    monkeypatch.setattr(driving, "_MOVE_WITHIN_S", 0.1)
+    monkeypatch.setattr(remote_side, "_GRACE_S", 0.2)
+    daemon.let_go.clear()
+    with pytest.raises(StreamerUnreachable):
+        driving.pause(remote, once="key:1")
+    assert Replay.objects.get().desired_state == "REPLAYING"
+    daemon.let_go.set()
+    monkeypatch.setattr(remote_side, "_GRACE_S", 4.0)
+    assert driving.pause(remote, once="key:1")["state"] == "PAUSED"
+    assert Replay.objects.get().desired_state == "PAUSED"
+
+
+def test_the_answer_of_a_streamer_that_has_lost_the_feed_is_none(
+    dataset: Dataset, remote: StreamerRemote, settings: Settings
+) -> None:
+    FeedLease.objects.create(feed="main", owner="new", generation=2, taken_at=timezone.now(), expires_at=timezone.now())
+    with Daemon(settings.REDIS_URL, lease=1):
+        for ask in (driving.stop, driving.pause, lambda remote: driving.start(run_request(dataset), remote)):
+            with pytest.raises(StreamerUnreachable, match="a streamer answered that another one has replaced"):
+                ask(remote)
+    with Daemon(settings.REDIS_URL, lease=2):
+        assert driving.start(run_request(dataset), remote)["state"] == "REPLAYING"
+
+
+@pytest.mark.parametrize(("ts_event", "ts"), [(0, None), (1_000_000_000, "1970-01-01T00:00:01"), (2**64 - 1, None)])
+def test_a_time_that_is_none_is_shown_as_none(
+    transactional_db: None, daemon: Daemon, remote: StreamerRemote, ts_event: int, ts: str | None
+) -> None:
+    shown = control._position({**remote.call("status"), "ts_event": str(ts_event)})["ts"]
+    assert shown is None if ts is None else (shown or "").startswith(ts)
 
 
 def test_a_start_beside_a_replay_that_is_just_being_resumed_does_not_close_it(

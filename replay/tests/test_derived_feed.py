@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from orderbook.book.mbo import BookKey, MboArray
+from orderbook.book.mbo import UNDEF_PRICE, BookKey, Flags, MboArray
 from orderbook.tests.records import FIRST_TS, LAST, add, record, renamed_book, stream
 from replay.feed.derived import DTYPES, Derived, Deriver
 from replay.feed.index import Index
 from replay.streamer import derived_feed
 from replay.streamer.arrivals import Arrivals
-from replay.streamer.derived_feed import DERIVERS, DerivedFeed
+from replay.streamer.derived_feed import DerivedFeed
 from replay.tests.naive_schemas import Row, as_rows, naive_schemas
 from replay.tests.streams import STREAMS, index_of, session
 
@@ -77,10 +77,52 @@ async def test_many_clients_at_many_places_get_the_same_as_one(feed: Feed) -> No
         client = int(rng.integers(len(places)))
         begin = places[client]
         stop = places[client] = min(begin + int(rng.integers(1, 300)), len(feed._records))
-        made = await feed.derived(begin, stop)
+        made = await feed.derived(begin, stop, client)
         for schema in ("mbp-1", "bbo-1s"):
             assert as_rows(made.of, schema, begin) == between(whole, schema, begin, stop)
-        assert len(feed._derivers) <= DERIVERS
+        assert len(feed._derivers) <= len(places)
+
+
+async def test_a_client_that_goes_on_costs_no_picture_however_many_there_are(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(derived_feed, "CACHED_BYTES", 1)
+    places = {client: 100 + 70 * client for client in range(64)}
+    drawn = []
+    for _ in range(3):
+        for client, begin in places.items():
+            await feed.derived(begin, begin + 10, client)
+            places[client] = begin + 10
+        drawn.append(len(feed.pictures))
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert len(feed._derivers) == len(places)
+
+
+async def test_what_was_kept_for_a_client_alone_goes_with_it(feed: Feed) -> None:
+    for client in ("one", "other"):
+        await feed.derived(1000, 1100, client)
+    await feed.derived(2000, 2100, "third")
+    for client, left in (("one", {1100, 2100}), ("other", {2100}), ("third", set()), ("third", set())):
+        feed.leave(client)
+        await asyncio.wrap_future(feed._executor.submit(lambda: None))
+        assert feed._derivers.keys() == left
+
+
+async def test_the_books_of_all_derivers_are_bounded_and_the_result_is_the_same(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Deriver().derive(feed._records)
+    monkeypatch.setattr(derived_feed, "CACHED_BYTES", 1)
+    await feed.derived(100, 110, 0)
+    [deriver] = feed._derivers.values()
+    assert deriver.nbytes > 1000
+    monkeypatch.setattr(derived_feed, "DERIVERS_BYTES", 3 * deriver.nbytes)
+    for begin in (120, 130):
+        for client in range(8):
+            made = await feed.derived(begin + 100 * client, begin + 100 * client + 10, client)
+            expected = between(whole, "mbp-10", begin + 100 * client, begin + 100 * client + 10)
+            assert as_rows(made.of, "mbp-10", begin + 100 * client) == expected
+            assert 1 <= len(feed._derivers) <= 3
 
 
 async def test_a_block_is_computed_once_for_all(feed: Feed) -> None:
@@ -150,6 +192,32 @@ async def test_an_arrival_tells_of_every_book_what_an_uninterrupted_client_has(f
     assert as_rows(made.of, "mbp-10", position) == between(whole, "mbp-10", position, 5000)
 
 
+@pytest.mark.parametrize("name", STREAMS)
+async def test_an_arrival_is_the_same_whoever_was_there_before(name: str, painter: ThreadPoolExecutor) -> None:
+    records = in_seconds(STREAMS[name]())
+    followed = Feed(records, painter, index_of(records))
+    position = 0
+    for part in np.array_split(records, 12):
+        stop = position + len(part)
+        await followed.derived(position, stop)
+        position = stop
+        arrived = await followed.arrival(position)
+        alone = await Feed(records, painter, index_of(records)).arrival(position)
+        for schema in DTYPES:
+            assert arrived[schema].tobytes() == alone[schema].tobytes(), (schema, position)
+
+
+async def test_an_arrival_is_a_clear_with_the_times_of_the_book(painter: ThreadPoolExecutor) -> None:
+    records = in_seconds(stream(add("B", 100, 5, 1), record("T", "A", 100, 2), record("N"), add("B", 99, 1, 2)))
+    arrived = await Feed(records, painter).arrival(3)
+    for schema in ("mbp-1", "mbp-10"):
+        [row] = arrived[schema]
+        assert (chr(row["action"]), chr(row["side"]), row["price"], row["size"]) == ("R", "N", UNDEF_PRICE, 0)
+        assert (row["flags"], row["depth"], row["bid_px_00"]) == (Flags.SNAPSHOT | Flags.LAST, 0, 100)
+        for field in ("ts_event", "ts_recv", "sequence"):
+            assert row[field] == records[2][field]
+
+
 async def test_an_arrival_inside_an_event_tells_the_book_of_before_it(painter: ThreadPoolExecutor) -> None:
     records = stream(add("B", 100, 5, 1), add("B", 101, 5, 2, flags=0), add("B", 102, 5, 3), record("N"))
     feed = Feed(records, painter)
@@ -170,3 +238,12 @@ async def test_the_last_sale_of_each_book_is_known_after_a_jump(painter: ThreadP
     records = in_seconds(np.concatenate([one, other, stream(record("N"))]))
     arrived = (await Feed(records, painter).arrival(len(records)))["bbo-1s"]
     assert {row["instrument_id"]: row["size"] for row in arrived} == {432669: 2, 7: 0}
+
+
+async def test_all_samples_of_an_arrival_are_of_one_second(painter: ThreadPoolExecutor) -> None:
+    inside = renamed_book(stream(add("B", 90, 1, 9, flags=0)), BookKey(1, 7))
+    records = np.concatenate([inside, stream(add("B", 100, 5, 1), add("B", 101, 5, 2))])
+    start = FIRST_TS // SECOND * SECOND
+    records["ts_recv"] = [start + 1, start + 5 * SECOND + 1, start + 3 * SECOND]  # times may step back
+    samples = (await Feed(records, painter).arrival(3))["bbo-1s"]
+    assert samples["ts_recv"].tolist() == [start + 5 * SECOND] * 2

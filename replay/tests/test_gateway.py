@@ -6,7 +6,8 @@ import io
 import json
 import socket
 import struct
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import databento_dbn as dbn
@@ -20,10 +21,13 @@ from replay.feed import live_server
 from replay.feed.cram import parse_response, respond
 from replay.feed.live_messages import ALL_SYMBOLS, AuthRequest, Challenge, SessionStart, SubscriptionRequest
 from replay.streamer import gateway as gateway_module
+from replay.streamer import live_stream, outlet
 from replay.streamer.attempts import MAX_FAILURES
 from replay.streamer.doorman import Keys
+from replay.streamer.live_stream import find_starts
 from replay.streamer.patience import Patience
 from replay.streamer.publication import Publication
+from replay.streamer.server import Streamer
 from replay.tests.naive_schemas import naive_schemas
 from replay.tests.recordings import SYMBOLS, VENUE, recording, session
 from replay.tests.serving import KEY, WAIT_S, Served, serving
@@ -43,8 +47,9 @@ def served() -> Iterator[Served]:
 class Client:
     """A client that is written for the test: it says what it is told to, and reads what it is told to."""
 
-    def __init__(self, port: int, buffer_bytes: int = 0) -> None:
+    def __init__(self, port: int, buffer_bytes: int = 0, address: str = "127.0.0.1") -> None:
         self.sock = socket.socket()
+        self.sock.bind((address, 0))
         if buffer_bytes:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
         self.sock.settimeout(WAIT_S)
@@ -66,9 +71,12 @@ class Client:
 
     def log_in(self, key: str = KEY, **more: Any) -> bytes:
         """Answer the challenge, and return the verdict."""
+        self.say_key(key, **more)
+        return bytes(self.lines.readline())
+
+    def say_key(self, key: str = KEY, **more: Any) -> None:
         answer = parse_response(respond(self.challenge, key))
         self.sock.sendall(AuthRequest(answer, **{"dataset": VENUE, **more}).encode())
-        return bytes(self.lines.readline())
 
     def start(self, *requests: SubscriptionRequest, **more: Any) -> "Client":
         """Log in, subscribe and start."""
@@ -293,13 +301,91 @@ def test_after_the_end_a_snapshot_shows_the_last_books_and_the_next_replay_takes
         served.replay()
         rest = mbo(client.records())
     got = np.concatenate([shown, rest])
-    pictured = got[: len(got) - len(plain(got))]
+    pictured, rest = np.split(got, [int((got["flags"] & Flags.SNAPSHOT == 0).argmax())])
     assert books(pictured) == books(RECORDS[:1500])
-    taken_back = plain(got)[: len(SYMBOLS)]
-    assert set(taken_back["action"]) == {Action.CLEAR} and books(got[: len(pictured) + len(SYMBOLS)]) == books(
-        RECORDS[:0]
-    )
-    assert plain(got)[len(SYMBOLS) :].tobytes() == RECORDS.tobytes()
+    taken_back, nothing_yet, records = np.split(rest, [len(SYMBOLS), 2 * len(SYMBOLS)])
+    assert set(taken_back["action"]) == {Action.CLEAR} == set(nothing_yet["action"])
+    assert books(np.concatenate([pictured, taken_back])) == books(RECORDS[:0])
+    assert set(nothing_yet["flags"]) == {Flags.SNAPSHOT | Flags.LAST}
+    assert records.tobytes() == RECORDS.tobytes()
+
+
+def test_a_snapshot_that_is_asked_for_after_the_end_shows_the_books_too(served: Served) -> None:
+    served.replay({"records_per_s": 1_000_000}, max_msgs=1500)
+    served.until(lambda status: status["state"] == "DONE")
+    with connected(served, SubscriptionRequest("mbo", ("CLX5",), snapshot=True)) as client:
+        first = mbo(client.until(dbn.MBOMsg))
+        client.sock.sendall(SubscriptionRequest("mbo", ("ESZ5",), snapshot=True).encode())
+        then = mbo(client.until(dbn.MBOMsg))
+        while set(then["instrument_id"]) != {ESZ5} or books(then) != books(RECORDS[:1500], ESZ5):
+            then = np.concatenate([then, mbo(client.until(dbn.MBOMsg))])
+        served.replay()
+        rest = mbo(client.records())
+    clears = rest[: len(SYMBOLS)]
+    assert set(first["instrument_id"]) == {CLX5}
+    assert set(clears["instrument_id"]) == set(SYMBOLS) and set(clears["flags"]) == {Flags.LAST}
+
+
+@pytest.mark.parametrize("position", [0, 3])
+def test_a_snapshot_has_a_clear_of_each_subscribed_book_that_is_not_there_yet(served: Served, position: int) -> None:
+    with serving(recording(np.concatenate([of(RECORDS, CLX5), of(RECORDS, ESZ5)]))) as ordered:
+        ordered.replay(paused=True)
+        ordered.do("seek", to={"record": position})
+        with connected(ordered, SubscriptionRequest("mbo", ("ESZ5",), snapshot=True)) as client:
+            [shown] = mbo(client.until(dbn.MBOMsg))
+    assert (shown["instrument_id"], chr(shown["action"])) == (ESZ5, "R")
+    assert (shown["flags"], shown["sequence"]) == (Flags.SNAPSHOT | Flags.LAST, 0)
+
+
+def test_samples_from_a_full_second_on_begin_with_the_one_of_that_very_second() -> None:
+    second = 10**9
+    start = int(RECORDS["ts_event"][0]) // second * second
+    records = RECORDS[:4].copy()
+    records["instrument_id"], records["flags"], records["action"] = CLX5, Flags.LAST, Action.ADD
+    records["price"], records["order_id"] = [1, 2, 3, 4], [1, 2, 3, 4]
+    records["side"], records["size"] = ord("B"), 1
+    records["ts_event"] = [start - second // 2, start - 2, start + 5, start + second + 5]
+    records["ts_recv"] = [start - second // 2, start + 1, start + 7, start + second + 7]
+    with serving(recording(records)) as served:
+        served.replay({"records_per_s": 1_000_000})
+        served.until(lambda status: status["state"] == "DONE")
+        with Client(served.port) as client:
+            client.start(SubscriptionRequest("bbo-1s", ("CLX5",), start_ns=start))
+            samples = [each.ts_recv for each in client.records() if isinstance(each, dbn.BBOMsg)]
+    assert samples == [start, start + second]
+
+
+def test_who_looks_for_its_starts_holds_nobody_up_and_all_of_them_take_one_look(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, found = [], threading.Event()
+
+    def find(*args: Any) -> Any:
+        looks.append(args)
+        assert found.wait(WAIT_S)
+        return find_starts(*args)
+
+    monkeypatch.setattr(live_stream, "find_starts", find)
+    requests = [SubscriptionRequest(schema, (ALL_SYMBOLS,), start_ns=0) for schema in ("mbo", "trades", "mbp-1")]
+    made = recording(np.tile(session(10_000), 20))
+    with serving(made) as served, connected(served, *requests) as searching, connected(served) as good:
+        served.replay()
+        assert len(mbo(good.records())) == len(made.records)
+        found.set()
+        assert len(mbo(searching.records())) == len(made.records)
+    assert len(looks) == 1
+
+
+def test_what_is_derived_for_a_client_is_forgotten_when_it_leaves(served: Served) -> None:
+    with connected(served, SubscriptionRequest("mbp-1", (ALL_SYMBOLS,))) as client:
+        paused_at(served, 100)
+        client.until(dbn.MBP1Msg)
+        publication = served.streamer.publication
+        assert publication is not None
+        feed = served.streamer.derived(publication)
+        assert len(feed._places) == 1
+    served.until(lambda status: status["clients"] == 0)
+    served.until(lambda status: not feed._places and not feed._derivers)
 
 
 def test_a_client_gets_replays_of_its_own_dataset_or_of_any(served: Served) -> None:
@@ -351,12 +437,67 @@ def test_the_connection_beyond_the_limit_is_told_in_the_vendors_words(
             assert len(mbo(fourth.records())) == len(RECORDS)
 
 
-def test_connections_far_beyond_the_limit_are_just_closed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway_module, "MAX_CLIENTS", 0)
-    monkeypatch.setattr(gateway_module, "MAX_TURNED_AWAY", 1)
-    with Client(served.port), socket.create_connection(("127.0.0.1", served.port)) as last:
-        last.settimeout(WAIT_S)
-        assert last.recv(1) == b""
+def test_our_own_engine_takes_nobodys_place_and_has_one_when_all_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_module, "MAX_CLIENTS", 1)
+    keys = Keys(lambda bucket_id: [KEY], own=OTHER_KEY)
+    with (
+        serving(recording(RECORDS), keys=keys) as served,
+        connected(served, key=OTHER_KEY),
+        connected(served),
+        connected(served, key=OTHER_KEY),
+        Client(served.port) as beyond,
+    ):
+        assert beyond.log_in() == b"success=0|error=User has reached their open connection limit\n"
+
+
+def test_silent_connections_lock_nobody_out_and_those_of_the_address_that_has_most_go(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_module, "MAX_STRANGERS", 4)
+    with contextlib.ExitStack() as stack:
+        elsewhere = stack.enter_context(Client(served.port, address="127.0.0.2"))
+        silent = [stack.enter_context(Client(served.port)) for _ in range(9)]
+        assert all(client.to_end() == b"" for client in silent[:6]), "closed, and without a word"
+        with connected(served) as good:
+            served.replay()
+            assert len(mbo(good.records())) == len(RECORDS)
+        assert b"success=1" in silent[-1].log_in()
+        assert b"success=1" in elsewhere.log_in()
+
+
+def test_of_two_that_have_shown_no_key_the_one_that_has_answered_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_module, "MAX_STRANGERS", 2)
+    asked, may_go_on = threading.Event(), threading.Event()
+
+    def find(bucket_id: str) -> list[str]:
+        asked.set()
+        assert may_go_on.wait(WAIT_S)
+        return [KEY]
+
+    with serving(recording(RECORDS), keys=Keys(find)) as served, Client(served.port) as first:
+        first.say_key()
+        assert asked.wait(WAIT_S)
+        with Client(served.port) as second, Client(served.port):
+            assert second.to_end() == b""
+            may_go_on.set()
+            assert b"success=1" in first.lines.readline()
+
+
+def test_a_key_that_is_looked_up_for_too_long_is_told_in_time(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go_on = threading.Event()
+    monkeypatch.setattr(live_server, "AUTH_TIMEOUT_S", 0.2)
+    keys = Keys(lambda bucket_id: [KEY] if may_go_on.wait(WAIT_S) else [])
+    with serving(recording(RECORDS), keys=keys) as slow, Client(slow.port) as client:
+        assert client.log_in() == b"success=0|error=Keys cannot be looked up at the moment. Try again.\n"
+        assert client.to_end() == b""
+        may_go_on.set()
+
+
+def test_who_is_turned_away_is_not_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlet, "_LINGER_S", 2 * WAIT_S)
+    with Client(served.port) as client:
+        client.log_in(KEY[:-6] + "x" + KEY[-5:])
+        served.until(lambda status: status["clients"] == 0)
 
 
 def test_an_address_that_fails_too_often_is_refused_but_our_own_engine_is_not() -> None:
@@ -368,6 +509,21 @@ def test_an_address_that_fails_too_often_is_refused_but_our_own_engine_is_not() 
             assert b"Too many failed attempts from this address" in client.log_in(KEY)
         with connected(served, key=OTHER_KEY):
             pass
+
+
+def test_an_address_that_fails_too_often_is_not_even_greeted_unless_our_own_engine_was_seen_there() -> None:
+    wrong = KEY[:-6] + "x" + KEY[-5:]
+    with serving(recording(RECORDS), keys=Keys(lambda bucket_id: [KEY], own=OTHER_KEY)) as served:
+        with Client(served.port, address="127.0.0.3") as engine:
+            assert b"success=1" in engine.log_in(OTHER_KEY)
+        for address in ("127.0.0.2", "127.0.0.3"):
+            for _ in range(MAX_FAILURES):
+                with Client(served.port, address=address) as client:
+                    client.log_in(wrong)
+        with socket.create_connection(("127.0.0.1", served.port), WAIT_S, ("127.0.0.2", 0)) as refused:
+            assert refused.recv(1) == b""
+        with Client(served.port, address="127.0.0.3") as engine:
+            assert b"success=1" in engine.log_in(OTHER_KEY)
 
 
 def test_where_keys_cannot_be_looked_up_nobody_is_blamed_for_it() -> None:
@@ -431,3 +587,43 @@ def test_at_max_a_client_that_reads_nothing_is_warned_told_and_closed_and_the_ot
         assert mbo(records).tobytes() == made.records[: len(mbo(records))].tobytes()
         served.until(lambda status: status["clients"] == 0)
         assert served.streamer.slow_readers == 1
+
+
+def test_a_client_whose_key_is_taken_back_is_closed_however_slowly_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_module, "REVOKED_GRACE_S", 0.1)
+    good = [True]
+    keys = Keys(lambda bucket_id: [KEY], is_usable=lambda secret: good[0])
+    made = recording(np.tile(session(10_000), 40))
+    with serving(made, keys=keys) as served, Client(served.port, 1 << 16) as slow:
+        slow.start(ALL)
+        served.following()
+        served.replay()
+        good[0] = False
+        served.until(lambda status: status["clients"] == 0)
+
+
+def test_what_was_derived_goes_with_the_last_who_followed(served: Served) -> None:
+    with connected(served, SubscriptionRequest("mbp-1", (ALL_SYMBOLS,))) as client:
+        served.replay()
+        client.records()
+        assert len(served.streamer._feeds) == 1
+    served.until(lambda status: status["clients"] == 0)
+    assert served.streamer._feeds == {}
+
+
+@pytest.mark.parametrize(("end", "is_told"), [(Streamer.abandon, False), (Streamer.stop, True)])
+def test_a_replay_that_goes_on_elsewhere_is_not_told_as_completed_and_one_that_was_stopped_is(
+    served: Served, end: Callable[[Streamer], object], is_told: bool
+) -> None:
+    async def on_the_loop() -> None:
+        end(served.streamer)
+
+    with connected(served) as client:
+        paused_at(served, 100)
+        records = client.until(dbn.MBOMsg)
+        served.run(on_the_loop())
+        with contextlib.suppress(ConnectionResetError):
+            while data := client.sock.recv(1 << 18):
+                client.decoder.write(data)
+                records += client.decoder.decode()
+    assert ("Finished mbo replay" in told(records)) is is_told

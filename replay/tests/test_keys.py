@@ -1,17 +1,20 @@
 """API keys: made once, found again, refused when they should be."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import StringIO
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
-from django.db import OperationalError
+from django.db import OperationalError, connections
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from replay import keys
-from replay.feed.cram import is_key
+from replay.feed.cram import is_key, parse_response, respond
+from replay.feed.live_messages import AuthRequest
 from replay.keys import (
     KEY_LENGTH,
     KeyFormError,
@@ -24,6 +27,8 @@ from replay.keys import (
     secrets_of,
 )
 from replay.models import ApiKey
+from replay.streamer.attempts import MAX_FAILURES
+from replay.streamer.doorman import KEYS_UNREACHABLE, Doorman, Keys, TurnedAway
 
 
 @pytest.fixture
@@ -184,19 +189,29 @@ def test_our_own_engine_gets_in_without_the_database() -> None:  # which this te
     note_login(ours)
 
 
-def test_without_the_database_nobody_else_gets_in_and_whoever_is_in_stays(
+def test_without_the_database_nobody_is_blamed_and_whoever_is_in_stays(
     alice: User, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, text = create_key(alice, "feeds", ["feed"])
+    monkeypatch.setitem(connections.settings["default"], "HOST", "127.0.0.1")
+    monkeypatch.setitem(connections.settings["default"], "PORT", "1")  # nobody listens there
+    doorman = Doorman(Keys(secrets_of, is_usable, note_login, own=feed_key()))
 
-    def gone(*args: object) -> None:
-        raise OperationalError("connection refused")
+    async def log_in(key: str) -> str:
+        answer = AuthRequest(parse_response(respond("challenge", key)), "GLBX.MDP3")
+        return await doorman.let_in(answer, "challenge", "10.0.0.1")
 
-    monkeypatch.setattr(keys, "_usable", gone)
-    assert secrets_of(text[-5:]) == []
-    assert is_usable(text)
-    note_login(text)
-    assert caplog.text.count("PostgreSQL is away, keys are not looked up: connection refused") == 3
+    async def knock() -> None:
+        for _ in range(MAX_FAILURES + 1):
+            with pytest.raises(TurnedAway, match=f"^{KEYS_UNREACHABLE}$"):
+                await log_in(text)
+        assert await doorman.still_good(text)
+        assert await log_in(feed_key()) == feed_key()
+
+    asyncio.run(knock())
+    assert caplog.text.count("keys cannot be looked up: OperationalError: ") == MAX_FAILURES + 1
+    with pytest.raises(OperationalError):
+        ThreadPoolExecutor().submit(note_login, text).result()
 
 
 def test_no_key_is_made_with_the_bucket_of_our_own(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:

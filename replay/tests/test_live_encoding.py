@@ -14,8 +14,10 @@ from replay.feed.cram import Response
 from replay.feed.csv_codec import CsvStreamDecoder
 from replay.feed.dbn_codec import DbnStreamDecoder
 from replay.feed.dbn_metadata import encode_live_metadata
-from replay.feed.live_encoding import LiveEncoder
-from replay.feed.live_messages import AuthRequest, Compression, Encoding
+from replay.feed.derived import DTYPES
+from replay.feed.live_encoding import PORTION_BYTES, LiveEncoder
+from replay.feed.live_merging import Part
+from replay.feed.live_messages import SCHEMAS, AuthRequest, Compression, Encoding
 from replay.feed.live_symbology import Resolved
 from replay.tests.feeds import edge_records, push, random_records
 from replay.tests.test_csv_codec import vendor_csv
@@ -160,3 +162,18 @@ def test_our_decoder_reads_our_stream() -> None:
     decoder.finish()
     assert decoder.symbols == {432669: "CLX5"} and not decoder.rejected
     assert [(notice.code, notice.text) for notice in decoder.notices] == [(1, 'it "worked", well'), (6, "broken")]
+
+
+@pytest.mark.parametrize("ts_out", [False, True])
+@pytest.mark.parametrize("schemas", [SCHEMAS, ["mbo"], ["bbo-1s"]])
+def test_what_goes_out_at_once_is_bounded_however_many_rows_one_place_has(schemas: list[str], ts_out: bool) -> None:
+    parts = []
+    for schema in schemas:
+        kind = MBO if schema == "mbo" else DTYPES[schema]
+        rows = np.zeros(30_000, kind)
+        rows["length"] = kind.itemsize // 4
+        parts.append(Part(schema, np.arange(len(rows)) // 10_000, rows))
+    live = encoder(ts_out=ts_out)
+    pieces = [len(piece) for piece in live.parts(parts, NOW)]
+    assert sum(pieces) == 30_000 * sum(live.row_bytes(schema) for schema in schemas)
+    assert max(pieces) <= PORTION_BYTES and min(pieces[:-1]) > PORTION_BYTES * 0.8

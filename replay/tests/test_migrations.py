@@ -2,11 +2,13 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
 from django.core.management import call_command
 from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
 
 from history.models import Snapshot
 
@@ -76,6 +78,40 @@ def test_operators_may_control_replays_and_viewers_may_not() -> None:
     operator.groups.add(Group.objects.get(name="operator"))
     assert not viewer.has_perm("replay.control_replay")
     assert operator.has_perm("replay.control_replay")
+
+
+def test_a_position_that_counted_all_rounds_becomes_a_place_in_the_file() -> None:
+    """Each row: state, loop, position before; position, published and loops after, in a file of 100 records."""
+    expected = [
+        ("REPLAYING", True, 250, (50, 250, 2)),
+        ("STOPPED", True, 99, (99, 99, 0)),
+        ("DONE", False, 100, (100, 100, 0)),
+        ("STOPPED", False, 7, (7, 7, 0)),
+        ("FAILED", True, 0, (0, 0, 0)),
+    ]
+    before = migrate("0004_dataset_indexed_percent")
+    dataset = before.get_model("replay", "Dataset").objects.create(name="a", path="/a", state="ready", records=100)
+    empty = before.get_model("replay", "Dataset").objects.create(name="b", path="/b", state="failed", records=0)
+    old = before.get_model("replay", "Replay").objects
+    rows = [old.create(dataset=dataset, state=s, loop=loop, position=at, pace={}).pk for s, loop, at, _ in expected]
+    of_empty = old.create(dataset=empty, state="FAILED", loop=True, position=0, pace={}).pk
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # this test is one transaction, and tables are altered next
+    new = migrate("0005_replay_control").get_model("replay", "Replay").objects
+
+    def found(pk: int) -> tuple[int, int, int]:
+        row = new.get(pk=pk)
+        assert row.desired_state == "REPLAYING" and row.request_id is None
+        return row.position, row.published, row.loops
+
+    assert [found(pk) for pk in rows] == [after for *_, after in expected]
+    assert found(of_empty) == (0, 0, 0)
+
+
+def migrate(name: str) -> Any:
+    """Bring the tables of replay to a migration, and return the models as they are there."""
+    executor = MigrationExecutor(connection)
+    return executor.migrate([("replay", name)]).apps
 
 
 def test_no_model_has_changed_without_a_migration() -> None:

@@ -63,10 +63,10 @@ class Follower:
                 self.market.apply(self.run.recording.records[begin:stop])
                 self.got.append((begin, stop))
                 self.cursor.position = stop
-            case Jump(stretch):
-                self.cursor.jump(stretch)
-                self.arrived.append(stretch.start)
-                self.market.apply(self.run.arrival(stretch.start))
+            case Jump() as jump:
+                self.cursor.jump(jump)
+                self.arrived.append(jump.position)
+                self.market.apply(self.run.arrival(jump.position))
             case Wait() | Over():
                 return False
         return True
@@ -134,7 +134,7 @@ def test_at_max_the_window_is_counted_over_jumps_and_rounds() -> None:
     run.advance(0, slow.published)
     run.seek(99_500, 0)
     assert not run.advance(0, slow.published)
-    slow.jump(run.stretch)
+    slow.jump(Jump(run.stretch))
     assert run.advance(0, slow.published)
     assert run.loops == 1 and run.published == 2 * WINDOW_RECORDS
     assert not run.advance(0, slow.published)
@@ -334,7 +334,7 @@ def test_from_the_end_of_the_window_a_loop_goes_on_with_the_next_round(pace: Pac
     run.seek(500, 0)
     run.change_pace(pace, None, 0)
     run.advance(10 * MS, 0)
-    assert run.loops >= 1 and run.published > 0 and run.stretch.start == 100
+    assert run.loops >= 1 and run.published > 0 and Jump(run.stretch, run.stretch.rounds).position == 100
 
 
 def test_a_window_without_a_loop_ends_at_its_end() -> None:
@@ -461,9 +461,25 @@ def test_stretches_that_everybody_has_left_are_forgotten() -> None:
     run = run_of(session(500), command({"records_per_s": 1000}, loop=True))
     follower = Follower(run)
     first = run.stretch
-    play(run, 0, 2 * SECOND_NS)
+    run.seek(100, 0)
+    run.seek(200, 0)
     follower.follow()
     assert gc.get_referrers(first) == [], "but for the name in this test"
+
+
+def test_a_client_that_is_many_rounds_behind_costs_no_more_than_one_and_gets_all_of_them() -> None:
+    run = run_of(session(10), command({"records_per_s": 100_000}, loop=True), Window(2, 9))
+    follower = Follower(run)
+    for now_ns in range(0, SECOND_NS, 100_000):
+        run.advance(now_ns, None)
+    assert run.loops > 1000 and run.published == 7 * run.loops + run.released - 2
+    assert follower.cursor.stretch is run.stretch, "nothing lies between the client and the present"
+    behind = run.published
+    run.seek(5, SECOND_NS)
+    follower.follow()
+    assert follower.arrived == [2] * (run.loops - 1) + [5], "what was left of the round that a seek ended is not sent"
+    assert follower.records == [*range(2, 9)] * run.loops
+    assert follower.cursor.published == run.published == behind
 
 
 def _driven(run: Publication, rng: random.Random, steps: int) -> Iterator[int]:

@@ -6,14 +6,18 @@ from datetime import timedelta
 
 import pytest
 import redis
-from django.db import connection
+from django.contrib.auth.models import User
+from django.db import connection, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
-from replay import driving, runs, schedule, tasks
+from replay import control, driving, runs, schedule, tasks
+from replay.control import ControlError, Start
 from replay.models import Dataset, Replay, ScheduledReplay
+from replay.streamer import remote as remote_side
 from replay.streamer.remote import StreamerRemote
 from replay.tests.daemon import Daemon
+from replay.tests.recordings import command
 from replay.tests.requests import SLOW, run_request
 
 
@@ -97,6 +101,57 @@ def test_what_is_more_than_a_minute_late_is_not_started_any_more(
     state, error = outcome(row)
     assert (state, error[:38]) == ("failed", "Nobody could start it within 60 s of i")
     assert not Replay.objects.exists()
+
+
+def test_what_the_streamer_cannot_begin_in_time_is_tried_again_until_it_is_too_late(
+    dataset: Dataset, daemon: Daemon, remote: StreamerRemote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = scheduled(dataset, -1)
+    with monkeypatch.context() as patched:
+        patched.setattr(driving, "_START_WITHIN_S", 0.1)
+        patched.setattr(remote_side, "_GRACE_S", 0.2)
+        daemon.let_go.clear()
+        assert schedule.start_due(remote) == 0
+        assert outcome(row)[0] == "waiting"
+        daemon.let_go.set()
+    ScheduledReplay.objects.update(start_at=timezone.now() - timedelta(minutes=2))
+    with transaction.atomic():
+        assert schedule.start_due(remote) == 0
+        assert "60 s of its time: the streamer could not carry out the command start" in outcome(row)[1]
+        transaction.set_rollback(True)
+    ScheduledReplay.objects.update(start_at=timezone.now())
+    assert schedule.start_due(remote) == 1
+    assert outcome(row) == ("started", "")
+    assert row.replay == Replay.objects.get(state="REPLAYING")
+
+
+def test_beside_a_replay_that_no_row_knows_it_fails(dataset: Dataset, daemon: Daemon, remote: StreamerRemote) -> None:
+    remote.call("start", command(SLOW, replay_id=12345))
+    row = scheduled(dataset, -1)
+    assert schedule.start_due(remote) == 0
+    assert outcome(row) == ("failed", "Replay #12345 of made was running.")
+
+
+def test_a_request_that_is_sent_again_schedules_nothing_twice(dataset: Dataset) -> None:
+    at = timezone.now() + timedelta(minutes=1)
+    first, again = (schedule.add(run_request(dataset, request_id="key:1"), at) for _ in range(2))
+    assert (first, schedule.made_by("key:1")) == (again, first)
+    assert ScheduledReplay.objects.get() == first
+    assert schedule.made_by("key:2") is None
+    late = timezone.now() - timedelta(minutes=1)
+    user = User.objects.create_user("vera")
+    assert control.schedule(Start(dataset="made"), late, user, once="key:1") == first, "its time has come meanwhile"
+    with pytest.raises(ControlError, match="expected a time to come"):
+        control.schedule(Start(dataset="made"), late, user, once="key:2")
+
+
+def test_a_window_beyond_the_file_is_refused_while_somebody_listens(dataset: Dataset) -> None:
+    at = timezone.now() + timedelta(minutes=1)
+    user = User.objects.create_user("vera")
+    asked = Start(dataset="made", window_to={"record": dataset.records + 1})
+    with pytest.raises(ControlError, match=f"The file has {dataset.records} records"):
+        control.schedule(asked, at, user)
+    assert not ScheduledReplay.objects.exists()
 
 
 def test_while_the_streamer_is_away_it_is_tried_again(dataset: Dataset, remote: StreamerRemote) -> None:

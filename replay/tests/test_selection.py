@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from replay.feed.derived import DTYPES
-from replay.feed.live_merging import Part, interleaved, runs
+from replay.feed.live_merging import Part, interleaved, portions, runs
 from replay.streamer.selection import Selection
 from replay.tests.recordings import session
 
@@ -42,6 +42,23 @@ def test_a_start_holds_for_its_own_subscription_until_the_client_has_caught_up()
     assert (chosen.take("mbo", RECORDS) == RECORDS[~OF_CLX5 | late]).all()
     chosen.forget_starts()
     assert chosen.take("mbo", RECORDS) is RECORDS
+
+
+def test_any_number_of_subscriptions_is_what_each_of_them_gives_on_its_own() -> None:
+    rng = np.random.default_rng(1)
+    records = session(500)
+    records["instrument_id"] = rng.integers(1, 30, len(records))
+    times = records["ts_event"][rng.integers(0, len(records), 60)].tolist()
+    ids = [None if number == 40 else set(rng.integers(1, 40, 5).tolist()) for number in range(60)]
+    chosen, expected = Selection(), np.zeros(len(records), bool)
+    for start_ns, wanted in zip(times, ids, strict=True):
+        chosen.add("mbo", wanted, start_ns)
+        among = np.isin(records["instrument_id"], sorted(wanted or range(40)))
+        expected |= among & (records["ts_event"] >= np.uint64(start_ns))
+        assert chosen.take("mbo", records).tobytes() == records[expected].tobytes()
+    assert not chosen.has_all_of("mbo") and 100 < expected.sum() < len(records)
+    chosen.forget_starts()
+    assert chosen.has_all_of("mbo")
 
 
 def test_a_schema_nobody_asked_for_is_not_there_and_the_others_are_in_a_fixed_order() -> None:
@@ -84,3 +101,11 @@ def test_runs_are_the_same_rows_cut_by_schema_and_by_size(most_bytes: int) -> No
     found = list(runs(parts(), most_bytes))
     assert [(schema, row.tobytes()) for schema, rows in found for row in rows] == naive(parts())
     assert all(rows.nbytes <= most_bytes or len(rows) == 1 for _, rows in found)
+
+
+@pytest.mark.parametrize("most_bytes", [1, 1000, 20_000, 1 << 20])
+def test_portions_are_the_same_rows_and_none_is_larger_than_asked_for(most_bytes: int) -> None:
+    found = list(portions(parts(), most_bytes))
+    assert [row for each in found for row in naive(list(each))] == naive(parts())
+    for each in found:
+        assert sum(part.rows.nbytes for part in each) <= most_bytes or [len(part.rows) for part in each] == [1]

@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 import zstandard
 
-from orderbook.book.mbo import Flags
-from replay.feed import sources, zstd_source
+from orderbook.book.mbo import Flags, MboArray
+from replay.feed import first_look, sources, zstd_source
 from replay.feed.csv_codec import HEADER, encode_csv
 from replay.feed.dbn_metadata import encode_metadata
 from replay.feed.sources import Recording, SourceError, file_sha256, open_recording
@@ -84,6 +85,64 @@ def test_plain_dbn_is_mapped_and_writing_to_the_records_leaves_the_file_alone(tm
     recording.records["size"] = 77
     assert path.read_bytes() == DBN
     assert not (tmp_path / "cache").exists()
+
+
+class Looks:
+    """Counts how often every record of a file is looked at."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        look = sources.foreign_record
+        monkeypatch.setattr(first_look, "WORTH_KEEPING", 1)
+        monkeypatch.setattr(sources, "foreign_record", lambda records: self._look(look, records))
+
+    def _look(self, look: Callable[..., int | None], records: MboArray) -> int | None:
+        self.count += 1
+        return look(records)
+
+
+@pytest.mark.parametrize("name", ["v3.dbn", "v3.dbn.zst"])
+def test_every_record_of_a_file_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    looks = Looks(monkeypatch)
+    path = write(tmp_path, name, FORMS[name])
+    recordings = [open_recording(path, tmp_path / "cache") for _ in range(3)]
+    assert looks.count == 1
+    assert [recording.symbols for recording in recordings] == [SYMBOLS] * 3
+    assert all((recording.records == RECORDS).all() for recording in recordings)
+
+
+@pytest.mark.parametrize("change", ["touched", "in the middle", "kept is damaged", "kept is of another kind"])
+def test_what_was_found_in_a_file_holds_for_that_very_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    looks = Looks(monkeypatch)
+    path = write(tmp_path, "a.dbn", DBN)
+    open_recording(path, tmp_path / "cache")
+    (kept,) = (tmp_path / "cache").glob("*.seen")
+    before = path.stat()
+    if change == "touched":
+        os.utime(path, ns=(0, 0))
+    elif change == "in the middle":
+        path.write_bytes(DBN[: len(HEAD) + 101 * 56] + b"xx" + DBN[len(HEAD) + 101 * 56 + 2 :])
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert "expected an MBO record" in refusal(path, tmp_path / "cache")
+        return
+    else:
+        kept.write_text("{" if "damaged" in change else "[]")
+    open_recording(path, tmp_path / "cache")
+    assert looks.count == 2
+    open_recording(path, tmp_path / "cache")
+    assert looks.count == 2, "the second look is kept as the first was"
+
+
+def test_where_nothing_can_be_kept_a_file_is_opened_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Looks(monkeypatch)
+    path, folder = write(tmp_path, "a.dbn", DBN), write(tmp_path, "no-folder", b"")
+    for count in (1, 2):
+        assert open_recording(path, folder).symbols == SYMBOLS
+        assert looks.count == count
 
 
 def test_a_compressed_file_is_decoded_once(tmp_path: Path) -> None:

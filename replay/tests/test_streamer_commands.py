@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -54,6 +55,7 @@ class Held:
     def __init__(self) -> None:
         self.let_go = asyncio.Event()
         self.begun: list[str] = []
+        self.done: list[str] = []
         self._server = commands.CommandServer(settings.REDIS_URL, self._handle, dict, FEED)  # type: ignore[arg-type]
 
     async def __aenter__(self) -> "Held":
@@ -68,6 +70,7 @@ class Held:
         self.begun.append(verb)
         if verb != "status":
             await self.let_go.wait()
+            self.done.append(verb)
         return {"nth": len(self.begun)}
 
     async def until_begun(self, count: int) -> None:
@@ -168,12 +171,52 @@ def test_a_command_taken_at_the_last_moment_is_still_answered(remote: StreamerRe
         assert remote.call("status", timeout_s=0.2)["state"] == "IDLE"
 
 
-def test_an_answer_that_never_comes_is_told_apart(remote: StreamerRemote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_never_comes_is_told_apart(
+    remote: StreamerRemote, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(remote_side, "_GRACE_S", 0.1)
-    with Daemon(settings.REDIS_URL, FEED) as daemon:
-        daemon.hold_s = 1
+
+    def take_and_die() -> None:
+        taken = redis_client.blpop([COMMANDS_KEY.format(feed=FEED)], timeout=5)
+        assert redis_client.delete(COMMAND_KEY.format(feed=FEED, id=taken[1].decode()))
+
+    with ThreadPoolExecutor(1) as streamer:
+        taking = streamer.submit(take_and_die)
         with pytest.raises(StreamerUnreachable, match="took the command status and did not answer"):
-            remote.call("status", timeout_s=0.1)
+            remote.call("status", timeout_s=1)
+        taking.result()
+
+
+async def test_what_is_not_done_when_its_caller_gives_up_is_left_undone_and_done_when_it_is_asked_for_again(
+    remote: StreamerRemote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_side, "_GRACE_S", 0.2)
+    async with Held() as held:
+        with pytest.raises(StreamerUnreachable, match="could not carry out the command start in time"):
+            await asyncio.to_thread(remote.call, "start", {}, 0.2, "this one")
+        held.let_go.set()
+        assert held.done == []
+        await ask(remote, "start", "this one")
+        assert held.done == ["start"]
+
+
+def test_beside_a_newer_lease_an_older_one_takes_no_command_and_writes_no_status(
+    remote: StreamerRemote, redis_client: redis.Redis, wait_for: Callable[..., Any]
+) -> None:
+    def told() -> object:
+        status = remote.status()
+        return status and status["lease"]
+
+    with Daemon(settings.REDIS_URL, FEED, lease=1) as older:
+        assert remote.call("status")["lease"] == 1
+        with Daemon(settings.REDIS_URL, FEED, lease=2) as newer:
+            wait_for(lambda: told() == 2)
+            older.handled.clear()
+            answers = [remote.call("status")["lease"] for _ in range(20)]
+            assert (answers, older.handled, len(newer.handled)) == ([2] * 20, [], 20)
+            assert told() == 2
+        wait_for(lambda: told() == 1)
+        assert remote.call("status")["lease"] == 1, "alone it goes on: whoever asks knows what its answer is worth"
 
 
 def test_the_status_is_written_and_goes_away_with_the_streamer(
@@ -182,7 +225,7 @@ def test_the_status_is_written_and_goes_away_with_the_streamer(
     assert remote.status() is None
     with Daemon(settings.REDIS_URL, FEED) as daemon:
         status = wait_for(remote.status)
-        assert status == daemon.status()
+        assert status == {**daemon.status(), "lease": 0}
         assert 0 < redis_client.pttl(STATUS_KEY.format(feed=FEED)) <= commands.STATUS_TTL_S * 1000
     assert remote.status() is None
 

@@ -221,6 +221,28 @@ async def test_a_step_that_is_none_does_not_even_pause() -> None:
         assert streamer.status()["state"] == "REPLAYING"
 
 
+@pytest.mark.parametrize("ran", [True, False])
+async def test_a_step_that_cannot_be_made_leaves_a_replay_as_it_was(ran: bool) -> None:
+    async with streaming(open_index=lambda _: None) as streamer:
+        await streamer.start(command(SLOW, paused=not ran))
+        with pytest.raises(StreamerRefused, match="index"):
+            await streamer.step("event", 1)
+        assert streamer.status()["state"] == ("REPLAYING" if ran else "PAUSED")
+
+
+async def test_a_step_that_is_given_up_lets_the_replay_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go_on = threading.Event()
+    monkeypatch.setattr(places, "stepped", lambda *args: may_go_on.wait(10) and 1)
+    async with streaming() as streamer:
+        await streamer.start(command(SLOW))
+        stepping = asyncio.create_task(streamer.step("event", 1))
+        await until(lambda: streamer.status()["state"] == "PAUSED")
+        stepping.cancel()
+        await asyncio.gather(stepping, return_exceptions=True)
+        may_go_on.set()
+        assert streamer.status()["state"] == "REPLAYING"
+
+
 async def test_jumps_go_to_the_next_trade_crossing_and_anomaly_until_there_is_none() -> None:
     async with streaming() as streamer:
         await streamer.start(command(SLOW, paused=True))
@@ -340,6 +362,33 @@ async def test_while_a_place_is_sought_other_commands_are_carried_out(monkeypatc
         with pytest.raises(StreamerRefused, match="The replay ended while the place was sought"):
             await seeking
         assert streamer.status()["position"] == 5000
+
+
+async def test_the_clock_stands_while_a_place_is_sought_so_that_what_is_next_stays_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_go_on, sought_from, find = threading.Event(), [], places.find
+
+    def find_slowly(*args: Any) -> int:
+        sought_from.append(args[3])
+        assert may_go_on.wait(10)
+        return find(*args)
+
+    monkeypatch.setattr(places, "find", find_slowly)
+    async with streaming() as streamer:
+        await streamer.start(command({"records_per_s": 5000}))
+        await until(lambda: streamer.status()["position"] > 10)
+        seeking = asyncio.create_task(streamer.handle("seek", {"to": {"next": "event"}}))
+        await until(lambda: bool(sought_from))
+        await asyncio.sleep(0.1)  # 500 records, were it not for the seek
+        assert streamer.status()["position"] == sought_from[0]
+        streamer.change_pace(SLOW)
+        may_go_on.set()
+        assert (await seeking)["position"] == min(end for end in ENDS if end > sought_from[0])
+        streamer.change_pace({"records_per_s": 5000})
+        with pytest.raises(StreamerRefused):
+            await streamer.handle("seek", {"to": {"next": "year"}})
+        await until(lambda: streamer.status()["position"] > sought_from[1] + 10)
 
 
 async def test_a_step_that_was_overtaken_by_a_resume_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,14 @@
 """REST to streamer and back through a real Celery worker, the only tests that start one."""
 
 import contextlib
+import json
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import redis
 from celery import current_app
 from django.conf import settings as django_settings
 from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
@@ -73,6 +76,13 @@ def post(client: Client, path: str, body: object = None, key: str | None = None)
     return client.post(path, body, content_type="application/json", headers=headers)
 
 
+def bench() -> dict[str, Any]:
+    out = StringIO()
+    call_command("benchcontrol", "--rounds", "3", "--json", stdout=out)
+    found: dict[str, Any] = json.loads(out.getvalue())
+    return found
+
+
 def test_every_verb_travels_through_the_worker(start_worker: StartWorker, admin: Client, dataset: Dataset) -> None:
     start_worker(2)
     with Daemon(django_settings.REDIS_URL) as daemon:
@@ -104,13 +114,24 @@ def test_every_verb_travels_through_the_worker(start_worker: StartWorker, admin:
         assert beyond.status_code == 400, "without an index no time is found"
         assert "index" in beyond.json()["detail"]
         assert post(admin, RESUME).json()["state"] == "REPLAYING"
+        for state in ("REPLAYING", "PAUSED"):
+            measured = bench()
+            assert list(measured) == ["rounds", "p50_ms", "p95_ms", "max_ms"]
+            assert 0 < measured["p50_ms"] <= measured["p95_ms"] <= measured["max_ms"]
+            assert admin.get(STATUS).json()["state"] == state, "as it was"
+            post(admin, PAUSE)
+        assert (daemon.handled.count("pause"), daemon.handled.count("resume")) == (1 + 3 + 1 + 3 + 1, 1 + 3 + 3)
         stopped = post(admin, STOP).json()
         assert stopped["state"] == "STOPPED"
         assert Replay.objects.get().state == "STOPPED"
         assert Replay.objects.get().requested_by == User.objects.get()
         refused = post(admin, PACE, {"rate": 200})
         assert (refused.status_code, refused.json()) == (400, {"detail": "No replay is running."})
+        with pytest.raises(CommandError, match="No replay is running: the streamer is STOPPED. Start one first"):
+            bench()
 
+    with pytest.raises(CommandError, match="the streamer is silent"):
+        bench()
     gone = admin.get(STATUS)  # the worker is there, the streamer is not
     assert gone.status_code == 502
     assert gone.json() == {"detail": "Cannot reach streamer-control (feed main): the streamer is silent"}
@@ -153,19 +174,19 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_verb_does_no_harm(
     monkeypatch: pytest.MonkeyPatch,
     wait_for: Callable[..., Any],
 ) -> None:
-    monkeypatch.setattr(dispatch, "ANSWER_WITHIN_S", 1.0)
     doomed = start_worker(2)
     with Daemon(django_settings.REDIS_URL) as daemon, ThreadPoolExecutor(1) as caller:
         assert post(admin, START, {"rate": 200}).status_code == 200
         assert post(admin, PAUSE).status_code == 200
         before = daemon.status()["position"]
-        daemon.hold_s = 0.5
+        monkeypatch.setattr(dispatch, "ANSWER_WITHIN_S", 1.0)
+        daemon.let_go.clear()
         answer = caller.submit(on_a_thread, post, admin, STEP, {"unit": "record", "by": 3}, "a step")
         wait_for(lambda: "step" in daemon.handled)
         doomed.kill()
         doomed.wait()
+        daemon.let_go.set()
         assert answer.result(10).status_code == 502
-        daemon.hold_s = 0.0
         monkeypatch.setattr(dispatch, "ANSWER_WITHIN_S", 5.0)
         start_worker(2)
         again = post(admin, STEP, {"unit": "record", "by": 3}, "a step")

@@ -5,6 +5,23 @@ const KEPT = "batonic.keys"; // in the browser
 const TAKES_TEXT = "input:not([type=range], [type=checkbox]), select, textarea, [contenteditable]";
 const TAKES_SPACE = `${TAKES_TEXT}, button, summary, input[type=checkbox]`;
 
+// Where the browser keeps nothing for sites, asking it throws: then the choice holds as long as the page does.
+function kept() {
+  try {
+    return localStorage.getItem(KEPT);
+  } catch {
+    return null;
+  }
+}
+
+function keep(choice) {
+  try {
+    localStorage.setItem(KEPT, choice);
+  } catch {
+    // the next page begins with the keys on
+  }
+}
+
 export class Keys {
   #buttons;
   #toggle;
@@ -13,9 +30,9 @@ export class Keys {
     const buttons = root.querySelectorAll("[aria-keyshortcuts]");
     this.#buttons = new Map(Array.from(buttons, (button) => [button.getAttribute("aria-keyshortcuts").toLowerCase(), button]));
     this.#toggle = toggle;
-    toggle.checked = localStorage.getItem(KEPT) !== "off";
+    toggle.checked = kept() !== "off";
     toggle.disabled = false;
-    toggle.addEventListener("change", () => localStorage.setItem(KEPT, toggle.checked ? "on" : "off"));
+    toggle.addEventListener("change", () => keep(toggle.checked ? "on" : "off"));
     root.addEventListener("keydown", (event) => this.#press(event));
   }
 

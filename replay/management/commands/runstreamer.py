@@ -75,7 +75,7 @@ class Command(BaseCommand):
             lambda recording: open_index(recording, settings.RECORDINGS_FOLDER),
             GatewayConfig(options["gateway_host"], options["gateway_port"], _keys()),
         )
-        commands = CommandServer(settings.REDIS_URL, streamer.handle, streamer.status, FEED)
+        commands = CommandServer(settings.REDIS_URL, streamer.handle, streamer.status, FEED, lease.generation)
         owner = ThreadsafeStreamer(streamer, asyncio.get_running_loop())
         try:
             await owner.serve(daemon.run(streamer, commands, reporter.offer, lambda: reporter.start(owner)))
@@ -113,6 +113,7 @@ class ThreadsafeStreamer:
         await asyncio.wait([serving, losing], return_when=asyncio.FIRST_COMPLETED)
         losing.cancel()
         if not serving.done():
+            self._streamer.abandon()
             serving.cancel()
             await asyncio.wait([serving])
             raise LeaseLost
@@ -125,7 +126,7 @@ class ThreadsafeStreamer:
         asyncio.run_coroutine_threadsafe(self._bring(run, state), self._loop)
 
     def give_up(self, run: Run) -> None:
-        self._loop.call_soon_threadsafe(self._streamer.stop_run, *run)
+        self._loop.call_soon_threadsafe(self._streamer.abandon_run, *run)
 
     def lose(self) -> None:
         self._loop.call_soon_threadsafe(self._lost.set)
