@@ -316,7 +316,7 @@ def test_a_key_that_is_none_is_refused(operator: Client, key: str) -> None:
 
 
 def test_a_replay_is_scheduled_once_listed_and_cancelled_once(operator: Client, vera: User) -> None:
-    Dataset.objects.create(name="a.dbn", path="/a", state="ready")
+    Dataset.objects.create(name="a.dbn", path="/a", state="ready", records=7)
     at = timezone.now() + timedelta(hours=1)
     body = {"dataset": "a.dbn", "at": at.isoformat(), "pace": "max", "from": {"record": 5}, "loop": True}
     status, made = keyed(operator, body, "k", SCHEDULE)
