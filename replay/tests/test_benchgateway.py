@@ -10,9 +10,8 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from orderbook.book.mbo import MBO
-from replay.benchmark import gateway as benchmark
 from replay.benchmark.gateway import check_complete, late, write_recording, write_slice
-from replay.benchmark.processes import BenchmarkError
+from replay.benchmark.processes import BenchmarkError, take
 from replay.benchmark.reader_process import Received, arrival_times, framing_bytes
 from replay.feed.sources import open_recording
 
@@ -98,5 +97,5 @@ class Silent:
 def test_a_process_may_take_as_long_as_the_replay_lasts_and_two_minutes(lasts_s: float, patience_s: int) -> None:
     process = Silent()
     with pytest.raises(BenchmarkError, match=f"has said nothing for {patience_s} s"):
-        benchmark._take(process, lasts_s)  # type: ignore[arg-type]
+        take(process, lasts_s)  # type: ignore[arg-type]
     assert process.waited_s == patience_s
