@@ -56,7 +56,7 @@ def test_the_image_is_pinned_in_two_stages_and_runs_as_nobody_special():
 
 
 def test_in_a_container_every_port_listens_to_the_outside(compose):
-    everywhere = "0.0.0.0"  # noqa: S104
+    everywhere = "0.0.0.0"  # noqa: S104  (compared with, not bound)
     image = dict(re.findall(r"^ +(\w+_HOST)=(\S+)", (PROJECT / "Dockerfile").read_text(), re.M))
     assert image == dict.fromkeys(("WEB_HOST", "STREAMER_TCP_HOST", "GATEWAY_HOST"), everywhere)
     for process in PROCFILE:

@@ -1,7 +1,7 @@
 """The compiled order book: flat arrays and the functions that read and change them. Floor 0.
 
-The only numba file of the book. It imports no code of its own project, and every constant it uses is written
-here: numba's cache does not see a change in another file. A test compares the codes with the public ones.
+Everything that applies records is in this file. It imports no code of its own project, and every constant it uses is
+written here: numba's cache does not see a change in another file. A test compares the codes with the public ones.
 
 One *arena* of arrays holds any number of books, so that books of many instruments can share one pass:
 

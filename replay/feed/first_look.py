@@ -17,7 +17,7 @@ import numpy as np
 
 from orderbook.book.mbo import MboArray
 
-WORTH_KEEPING = 1_000_000
+WORTH_KEEPING: Final = 1_000_000
 """Records; a look at fewer takes no time."""
 _VERSION: Final = 1
 _SAMPLES: Final = 64  # records that a fingerprint looks at
