@@ -3,10 +3,13 @@
 PYTHON ?= python3
 VENV := .venv
 FUZZ_S ?= 20
+KILLS ?= 50
 BIN := $(VENV)/bin
+# Whole files go to one process for each processor, in the order of batonic_site/tests/fixtures.py.
+SPREAD := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --quiet pyproject.toml
 
-.PHONY: help init run test check lint format bench fuzz lock clean
+.PHONY: help init run test check lint format bench fuzz faults kills lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -18,7 +21,7 @@ run: $(VENV)/.run ## start everything in this terminal and replay a session (Ctr
 	@exec $(BIN)/python manage.py up
 
 test: check ## everything that must hold: the checks, then the whole suite on real servers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD)
 
 check: $(VENV)/.dev ## format, lint, types, floors, migrations, locks
 	$(BIN)/ruff format --check .
@@ -35,12 +38,18 @@ format: $(VENV)/.dev ## write the code in its one format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.run ## measure the books with 1 and with 1,000 instruments (BENCH_FILE=recording: with your data)
-	$(BIN)/python manage.py benchbook --instruments 1 $(if $(BENCH_FILE),--file "$(BENCH_FILE)")
-	$(BIN)/python manage.py benchbook --instruments 1000 $(if $(BENCH_FILE),--file "$(BENCH_FILE)")
+bench: $(VENV)/.run ## run every benchmark, 10 minutes of a quiet machine, and write docs/benchmarks.md
+	$(BIN)/python manage.py bench --write docs/benchmarks.md
 
 fuzz: $(VENV)/.dev ## feed damaged bytes to everything that reads foreign ones (FUZZ_S=20 seconds each)
 	$(BIN)/python -m replay.tests.fuzz --seconds $(FUZZ_S)
+
+faults: $(VENV)/.dev ## the long fault tests, half an hour: every byte of a window and of a stream, outages five times as long
+	DAMAGE=all $(BIN)/python -m pytest engine_worker/tests/test_faults.py engine_worker/tests/test_damaged_feed.py \
+	  engine_worker/tests/test_broken_live_feed.py
+
+kills: $(VENV)/.dev ## kill an engine KILLS=50 times while it follows a replay, and compare what it has stored
+	KILLS=$(KILLS) $(BIN)/python -m pytest engine_worker/tests/test_resume_kills.py
 
 lock: $(VENV)/.dev ## compile the requirement files anew (needs a package index)
 	$(COMPILE) --upgrade -o requirements.txt

@@ -14,6 +14,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
 from django.urls import re_path
 
+from orderbook.outlet import outlet_of
 from orderbook.routing import websocket_urlpatterns
 
 
@@ -31,12 +32,14 @@ async def websocket_application(scope: dict[str, Any], receive: Any, send: Any) 
     """Let browsers in by session and from our own pages only, and programs by API key only.
 
     A browser always says which page opens the socket (Origin); a program need not, and its cookies count for nothing.
+    The way out is taken here, before the session's middleware puts its own around the server's `send`.
     """
+    scope = {**scope, "outlet": outlet_of(send)}
     if any(name == b"origin" for name, _ in scope["headers"]):
         await sockets_of_browsers(scope, receive, send)
     else:
-        headers = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
-        await sockets({**scope, "headers": headers}, receive, send)
+        scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
+        await sockets(scope, receive, send)
 
 
 application = ProtocolTypeRouter({"http": django_application, "websocket": websocket_application})

@@ -19,6 +19,7 @@ _SYMBOL = re.compile(r"[!-~]+( [!-~]+)*")
 _MAX_SYMBOL = 71
 _SUBSCRIBED = re.compile(r"[!-{}~]+( [!-{}~]+)*")  # a bar would end the value on the wire
 _DATASET = re.compile(r"[!-{}~]{1,15}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -51,6 +52,14 @@ def integer(*names: str, default: int, low: int, high: int) -> int:
 def port(*names: str, default: int) -> int:
     """Return a TCP port."""
     return integer(*names, default=default, low=1, high=65535)
+
+
+def cores() -> int:
+    """Return how many processors this process may use: a container's share may be less than the machine."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
 
 
 def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
@@ -89,6 +98,14 @@ def symbol(name: str, default: str) -> str:
     value = text(name, default=default)
     if len(value) > _MAX_SYMBOL or not _SYMBOL.fullmatch(value):
         raise _wrong(name, value, f"a symbol: at most {_MAX_SYMBOL} printable ASCII characters")
+    return value
+
+
+def name(name: str, default: str) -> str:
+    """Return a short name that is safe in file names and keys."""
+    value = text(name, default=default)
+    if not _NAME.fullmatch(value):
+        raise _wrong(name, value, "a name: 1 to 32 of a-z, 0-9, - and _, the first a letter or digit")
     return value
 
 

@@ -21,7 +21,9 @@ from kombu.exceptions import KombuError
 from ninja import Router, Schema
 
 from batonic_site.services.valkey import connect
-from orderbook.live import ENGINE_STATUS_KEY, EngineStatus
+from orderbook.engines import Engines, engine_statuses
+from orderbook.live import DEFAULT_ENGINE, ENGINE_STATUS_KEY, EngineStatus, blank_status
+from orderbook.socket_counts import socket_counts
 from replay.auth import READ_AUTH
 from replay.schedule import TICK_KEY, TICK_TTL_S
 from replay.streamer.remote import StreamerRemote, StreamerUnreachable
@@ -32,8 +34,30 @@ WORKER_ANSWERS_WITHIN_S: Final = 1.0
 ANY_HOST: Final = ("0.0.0.0", "::")  # noqa: S104  (compared with, not bound)
 
 
+class EngineHealth(Schema):
+    """What an engine last said of itself; see orderbook.live.EngineStatus. All zero for one that is gone."""
+
+    name: str
+    ok: bool
+    reason: str
+    state: str
+    records: int
+    records_per_s: int
+    snapshots: int
+    snapshots_stored: int
+    queue_items: int
+    queue_bytes: int
+    queue_capacity_bytes: int
+    spilled: int
+    on_disk: int
+    dropped: int
+    lag_records: int
+    lag_ms: float
+    degraded: dict[str, str]
+
+
 class Health(Schema):
-    """spec.md's fields, and why ``ok`` is false."""
+    """spec.md's fields, why ``ok`` is false, and every engine that lives or did so lately."""
 
     ok: bool
     streamer_control_ok: bool
@@ -41,6 +65,9 @@ class Health(Schema):
     feed_path: str
     feed_size_bytes: int
     reasons: list[str]
+    engines: list[EngineHealth]
+    sockets: dict[str, Any]
+    """WebSockets of the web process that answers; see orderbook.socket_counts."""
 
 
 @login_not_required
@@ -62,24 +89,46 @@ def health(request: HttpRequest) -> dict[str, Any]:
     faults = {name: failure(check) for name, check in _SERVICES.items()}
     for name, check in _PROCESSES.items():  # what they say comes through Redis, and each would wait for it anew
         faults[name] = "unknown without Redis" if faults["redis"] else failure(check)
-    reasons = [f"{name}: {why}" for name, why in faults.items() if why]
+    known = {} if faults["redis"] else _engines()
+    engine_faults = {_called(name): engine_fault(status) for name, status in known.items()}
+    if not known:
+        engine_faults["engine"] = "unknown without Redis" if faults["redis"] else engine_fault(None)
+    reasons = [f"{name}: {why}" for name, why in (faults | engine_faults).items() if why]
     return {
         "ok": not reasons,
         "streamer_control_ok": not faults["streamer"] and not faults["worker"],
-        "feed_ok": not faults["engine"],
+        "feed_ok": not any(engine_faults.values()),
         "feed_path": str(settings.FEED_PATH),
         "feed_size_bytes": _size(settings.FEED_PATH),
         "reasons": reasons,
+        "engines": [_engine_health(name, status) for name, status in known.items()],
+        "sockets": socket_counts(),
     }
 
 
-def engine_status(client: "redis.Redis") -> EngineStatus | None:
-    """Return what the engine last said of itself; None when it has been silent for some seconds."""
-    text = client.get(ENGINE_STATUS_KEY)
+@router.get("/engines", auth=READ_AUTH, response=list[EngineHealth])
+def engines(request: HttpRequest) -> list[dict[str, Any]]:
+    """Tell of every engine: the part of the health that costs one question to Redis. None where Redis is away."""
+    return [_engine_health(name, status) for name, status in _engines().items()]
+
+
+def engine_status(client: "redis.Redis", name: str = "") -> EngineStatus | None:
+    """Return what an engine last said of itself, ours without a name; None when it has been silent for some seconds."""
+    text = client.get(ENGINE_STATUS_KEY.format(name=name or settings.ENGINE_NAME))
     if text is None:
         return None
     status: EngineStatus = json.loads(text)
     return status
+
+
+def engine_fault(status: EngineStatus | None) -> str:
+    """Return what an engine suffers from; empty when it is well."""
+    if status is None:
+        return "no heartbeat; is `manage.py runengine` running?"
+    faults = [f"{part} degraded: {why}" for part, why in status["degraded"].items()]
+    if status["state"] == "connecting" and "feed" not in status["degraded"]:  # which says why
+        faults.insert(0, f"not connected to the feed {settings.FEED_HOST}:{settings.FEED_PORT}")
+    return "; ".join(faults)
 
 
 class _Fault(Exception):
@@ -148,15 +197,29 @@ def check_beat() -> None:
 
 
 def check_engine() -> None:
+    """Look at the engine of this environment."""
     with connect(settings.REDIS_URL) as client:
-        status = engine_status(client)
-    if status is None:
-        raise _Fault("no heartbeat; is `manage.py runengine` running?")
-    faults = [f"{part} degraded: {why}" for part, why in status["degraded"].items()]
-    if status["state"] == "connecting" and "feed" not in status["degraded"]:  # which says why
-        faults.insert(0, f"not connected to the feed {settings.FEED_HOST}:{settings.FEED_PORT}")
-    if faults:
-        raise _Fault("; ".join(faults))
+        if why := engine_fault(engine_status(client)):
+            raise _Fault(why)
+
+
+def _engines() -> Engines:
+    """Return every engine; none where Redis is away."""
+    try:
+        with connect(settings.REDIS_URL) as client:
+            return engine_statuses(client)
+    except redis.RedisError:
+        return {}
+
+
+def _engine_health(name: str, status: EngineStatus | None) -> dict[str, Any]:
+    reason = engine_fault(status)
+    return {**(status or blank_status(name) | {"state": "gone"}), "ok": not reason, "reason": reason}
+
+
+def _called(name: str) -> str:
+    """Return what an engine is called in the reasons."""
+    return "engine" if name == DEFAULT_ENGINE else f"engine {name}"
 
 
 _SERVICES: dict[str, Callable[[], None]] = {"database": _check_database, "redis": _check_redis}
@@ -164,7 +227,6 @@ _PROCESSES: dict[str, Callable[[], None]] = {
     "streamer": check_streamer,
     "worker": check_worker,
     "beat": check_beat,
-    "engine": check_engine,
 }
 
 

@@ -1,17 +1,22 @@
 """Where log records go: standard error, one JSON object a line, or readable text on a terminal. Floor 5.
 
-Modules use `logging.getLogger(__name__)` or `structlog.get_logger()`; both end here.
+Modules use `logging.getLogger(__name__)` or `structlog.get_logger()`; both end here. A line has `ts`, `level`, `logger`
+and `event`, and what the caller added with `extra`: `run_id`, `symbol`, `seq`, `engine`, `status`. Nothing that is
+logged, wherever it came from, can begin a line of its own or move the cursor of a terminal.
 """
 
 import logging
 import logging.config
+import re
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, Final
 
 import structlog
 from django.core.exceptions import RequestAborted
 from structlog.typing import Processor
+
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def configure(options: Mapping[str, Any]) -> None:
@@ -74,7 +79,20 @@ def without_visitors_that_left() -> Callable[[logging.LogRecord], bool]:
     return lambda record: not (record.exc_info and isinstance(record.exc_info[1], RequestAborted))
 
 
+def one_line(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Write control characters in a record's texts as Python does: \\n for a line feed. A traceback keeps its lines.
+
+    >>> one_line(None, "", {"event": "said: a\\r\\nb", "seq": 7})
+    {'event': 'said: a\\\\r\\\\nb', 'seq': 7}
+    """
+    for key, value in event.items():
+        if isinstance(value, str) and _CONTROL.search(value):
+            event[key] = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
+    return event
+
+
 def _renderers() -> list[Processor]:
     if sys.stderr.isatty():
-        return [structlog.dev.ConsoleRenderer(timestamp_key="ts")]
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+        return [one_line, structlog.dev.ConsoleRenderer(timestamp_key="ts")]
+    # in ASCII: the line separators of Unicode are not all control characters
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

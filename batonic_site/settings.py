@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from batonic_site import env
 from batonic_site.services.endpoints import read_endpoints
 from batonic_site.services.secrets import stored_secret
+from orderbook.live import DEFAULT_ENGINE
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VERSION = re.findall(r"^## (\d+\.\d+\.\d+)", (BASE_DIR / "CHANGELOG.md").read_text(), re.M)[0]
@@ -107,6 +108,12 @@ STREAMER_CTRL_PORT = env.port("STREAMER_CTRL_PORT", default=7000)
 STREAMER_CTRL_URL = env.text("STREAMER_CTRL_URL")
 WEB_HOST = env.text("WEB_HOST", default="127.0.0.1")
 WEB_PORT = env.port("WEB_PORT", "API_PORT", "WS_PORT", "FRONTEND_PORT", default=8000)
+WEB_PROCESSES = env.integer("WEB_PROCESSES", default=min(env.cores(), 4), low=1, high=64)
+# Clients of /ws: the most of one web process, of a user and of an address there, and how long one may take nothing.
+WS_MAX_CLIENTS = env.integer("WS_MAX_CLIENTS", default=2000, low=1, high=1_000_000)
+WS_MAX_PER_USER = env.integer("WS_MAX_PER_USER", default=1500, low=1, high=1_000_000)
+WS_MAX_PER_ADDRESS = env.integer("WS_MAX_PER_ADDRESS", default=1500, low=1, high=1_000_000)
+WS_SLOW_CLOSE_S = env.integer("WS_SLOW_CLOSE_S", default=10, low=1, high=3600)
 BOOK = env.choice("BOOK", "kernel", ("kernel", "reference"))
 DEPTH = env.integer("DEPTH", default=50, low=1, high=200)
 SNAPSHOT_EVERY = env.integer("SNAPSHOT_EVERY", default=1000, low=0, high=1_000_000_000)
@@ -115,9 +122,15 @@ MAX_MSGS = env.integer("MAX_MSGS", default=-1, low=-1, high=2**63 - 1)
 PUSH_MS = env.integer("PUSH_MS", default=50, low=1, high=5000)
 QUEUE_MB = env.integer("QUEUE_MB", default=64, low=1, high=65_536)
 SPILL_MB = env.integer("SPILL_MB", default=1024, low=0, high=1_048_576)
-SPILL_FOLDER = DATA_FOLDER / "spill"
+# What several engines of one data folder must not share carries the name of its engine; the default one's does not.
+ENGINE_NAME = env.name("ENGINE_NAME", default=DEFAULT_ENGINE)
+_of_engine = "" if ENGINE_NAME == DEFAULT_ENGINE else f"-{ENGINE_NAME}"
+SPILL_FOLDER = DATA_FOLDER / f"spill{_of_engine}"
 FEED_ENABLED = env.flag("FEED_ENABLED", True)
-FEED_PATH = env.path("FEED_PATH", DATA_FOLDER / "snapshots_feed.jsonl")
+FEED_PATH = env.path("FEED_PATH", DATA_FOLDER / f"snapshots_feed{_of_engine}.jsonl")
+METRICS_HOST = env.text("METRICS_HOST", default="127.0.0.1")
+METRICS_PORT = env.integer("METRICS_PORT", default=9464, low=0, high=65535)
+OTEL_TRACES = env.flag("OTEL_TRACES", False)
 BENCH_LOG_PATH = env.path("BENCH_LOG_PATH", DATA_FOLDER / "benchmarks.jsonl")
 FINAL_BOOK_FOLDER = DATA_FOLDER / "final_books"
 RECORDINGS_FOLDER = DATA_FOLDER / "recordings"

@@ -4,7 +4,7 @@ Not the books' owner: a connection's market keeps them from run to run, and numb
 arrays by that number, so that a pass over the stream costs the same however many books it touched.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -41,8 +41,10 @@ class RunBooks:
         self._symbol_of = symbol_of
         self._grids = Grids()
         self._by_number: list[Track | None] = []
+        self._known: Flags = np.zeros(0, np.bool_)  # of which there is a track
         self._names: tuple[BookName, ...] | None = ()
-        self._seqs = np.zeros(0, np.int64)
+        self.seqs = np.zeros(0, np.int64)
+        """Snapshots of each book so far, by its number."""
         self._standing: Flags = np.zeros(0, np.bool_)  # took something since the streamer last cleared them
         self._numbers: dict[BookKey, int] = {}
 
@@ -79,16 +81,30 @@ class RunBooks:
             only[number] = True
             self._changed(only, now_ns)
 
-    def took(self, records: MboArray, now_ns: int) -> None:
-        """Take note of the books that a pass over records has touched, naming those that are new."""
+    def admit(self, records: MboArray) -> None:
+        """Name the books that a pass over records has touched and that the run did not know. Cost: 0.2 us mostly."""
+        if len(self.tracks) == len(self._market.keys):
+            return
         self._grow()
-        touched = with_room(self._tape.touched, len(self._standing))[: len(self._standing)]
-        new = [number for number in np.flatnonzero(touched).tolist() if self._by_number[number] is None]
-        if new:
-            self._admit(new, records)
+        new = self._touched() & ~self._known
+        if new.any():
+            self._admit(np.flatnonzero(new).tolist(), records)
+
+    def took(self, now_ns: int) -> None:
+        """Take note of the books that were touched since the last time, all of which are admitted."""
+        touched = self._touched()
         self._standing |= touched
         self._changed(touched, now_ns)
         self._tape.touched[:] = False
+
+    def admit_named(self, names: Sequence[BookName]) -> None:
+        """Make a track for each book of these, by number, that has a name already; its tick may become finer still."""
+        self._grow()
+        for number, name in enumerate(names):
+            if name.symbol:
+                self._naming.keep(name.symbol, name.key)
+                self._track(number, name)
+        self._names = None
 
     def introduce(self, records: MboArray) -> None:
         """Name the books of records that are not applied: those of a picture beyond MAX_MSGS may be cleared too."""
@@ -110,13 +126,16 @@ class RunBooks:
         for row, book, tick in self._grids.learn(books, rows, bids, asks):
             if (books[begin:row] == book).any():
                 part = slice(begin, row)
-                yield SnapshotBatch(run_id, rows[part], bids[part], asks[part], seqs[part], self._book_names())
+                yield SnapshotBatch(run_id, rows[part], bids[part], asks[part], seqs[part], self.names)
                 begin = row
             track = self.track(book)
             track.name = track.name._replace(tick=tick)
             self._names = None
         part = slice(begin, len(rows))
-        yield SnapshotBatch(run_id, rows[part], bids[part], asks[part], seqs[part], self._book_names())
+        yield SnapshotBatch(run_id, rows[part], bids[part], asks[part], seqs[part], self.names)
+
+    def _touched(self) -> Flags:
+        return with_room(self._tape.touched, len(self._known))[: len(self._known)]
 
     def _number(self, key: BookKey) -> int | None:
         self._grow()
@@ -130,8 +149,9 @@ class RunBooks:
             return
         self._by_number += [None] * (books - known)
         self._numbers |= {key: number for number, key in enumerate(keys[known:], known)}
+        self._known = with_room(self._known, books)
         self._standing = with_room(self._standing, books)
-        self._seqs = with_room(self._seqs, books)
+        self.seqs = with_room(self.seqs, books)
         self.unpushed.grow(books)
         self.incomplete.grow(books)
         self._names = None
@@ -147,12 +167,18 @@ class RunBooks:
             numbers.sort(key=lambda number: _first_of(keys[number], records))
         for number in numbers:
             key = keys[number]
-            symbol = self._name(key)
-            known = self._registered.get(symbol)
-            name = BookName(symbol, known.tick if known else 0, key)
-            self._by_number[number] = self.tracks[key] = Track(number, name, self._market.book(key))
-            self._grids.add(number, name.tick)
+            self._track(number, BookName(self._name(key), 0, key))
         self._names = None
+
+    def _track(self, number: int, name: BookName) -> None:
+        """Make the track of a book, with the tick that is registered, if one is."""
+        known = self._registered.get(name.symbol)
+        if known is not None:
+            name = name._replace(tick=known.tick)
+        book = self._market.book(name.key)
+        self._by_number[number] = self.tracks[name.key] = Track(number, name, book, is_inferred=known is None)
+        self._known[number] = True
+        self._grids.add(number, name.tick, is_inferred=known is None)
 
     def _name(self, key: BookKey) -> str:
         """Return a symbol that no other book of the run has, also where the feed calls two instruments the same."""
@@ -160,7 +186,9 @@ class RunBooks:
         used = any(track.symbol == symbol for track in self.tracks.values())
         return f"{symbol}.{key.instrument_id}" if used else symbol
 
-    def _book_names(self) -> tuple[BookName, ...]:
+    @property
+    def names(self) -> tuple[BookName, ...]:
+        """What each book is called, by its number; those that no record has named have no symbol."""
         if self._names is None:
             self._names = tuple(
                 track.name if track else BookName("", 0, key)
@@ -172,16 +200,16 @@ class RunBooks:
         """Number snapshots within their books. Cost: O(n log n), O(n) for one book."""
         first = int(books[0])
         if (books == first).all():
-            begin = int(self._seqs[first]) + 1
-            self._seqs[first] += len(books)
+            begin = int(self.seqs[first]) + 1
+            self.seqs[first] += len(books)
             return np.arange(begin, begin + len(books), dtype=np.int64)
         order = np.argsort(books, kind="stable")
         in_order = books[order]
         starts = np.flatnonzero(np.concatenate(([True], in_order[1:] != in_order[:-1])))
         counts = np.diff(np.append(starts, len(books)))
         seqs = np.empty(len(books), np.int64)
-        seqs[order] = np.arange(1, len(books) + 1) - np.repeat(starts, counts) + self._seqs[in_order]
-        self._seqs[in_order[starts]] += counts
+        seqs[order] = np.arange(1, len(books) + 1) - np.repeat(starts, counts) + self.seqs[in_order]
+        self.seqs[in_order[starts]] += counts
         return seqs
 
 

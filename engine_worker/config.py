@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 class EngineConfig:
     """One engine: what it connects to, what it keeps, how often, and where."""
 
+    name: str
+    """Tells it from other engines on the same Redis and data folder."""
     host: str
     port: int
     protocol: FeedProtocol
@@ -60,12 +62,19 @@ class EngineConfig:
     """Disk for those that have no room in memory."""
     spill_folder: Path
     redis_url: str
+    metrics_host: str
+    metrics_port: int
+    """Where metrics and probes are served; 0: nowhere."""
+    traces: bool
+    """Whether spans go to the OpenTelemetry collector that the environment names."""
+    version: str
 
 
 def engine_config(registered: Mapping[str, Registered] | None = None) -> EngineConfig:
     """Build the configuration of this process from the settings, and from the database what it knows, unless told."""
     protocol = cast(FeedProtocol, settings.FEED_PROTOCOL)
     return EngineConfig(
+        name=settings.ENGINE_NAME,
         host=settings.FEED_HOST,
         port=settings.FEED_PORT,
         protocol=protocol,
@@ -90,6 +99,10 @@ def engine_config(registered: Mapping[str, Registered] | None = None) -> EngineC
         spill_bytes=settings.SPILL_MB << 20,
         spill_folder=settings.SPILL_FOLDER,
         redis_url=settings.REDIS_URL,
+        metrics_host=settings.METRICS_HOST,
+        metrics_port=settings.METRICS_PORT,
+        traces=settings.OTEL_TRACES,
+        version=settings.VERSION,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
+from engine_worker.lag import Lag, unread_bytes
 from orderbook.book.mbo import MBO, MboArray
 from replay.feed.dbn_codec import Notice
 from replay.feed.live_client import GatewayRefused
@@ -45,14 +46,19 @@ class Connection:
     def __init__(self, peer: socket.socket, decoder: StreamDecoder) -> None:
         self.decode_ns = 0
         """Time that the last ``receive()`` spent on decoding."""
-        self.rejected = 0
-        """What the last ``receive()`` left out because it was no record."""
+        self.rejected: dict[str, int] = {}
+        """What the last ``receive()`` left out because it was no record, by reason."""
         self.notices = 0
         """What the feed said about itself in the last ``receive()``."""
         self.fruitful = False
+        self.replay_id = 0
+        """Which replay the feed says it brings; 0 while it has said nothing."""
         self._peer = peer
         self._decoder = decoder
-        self._all_rejected = self._all_notices = 0
+        self._all_rejected: dict[str, int] = {}
+        self._all_notices = 0
+        self._emptied_ns = time.monotonic_ns()  # when all that had arrived was received
+        self._record_bytes = MBO.itemsize
 
     def symbol(self, instrument_id: int) -> str | None:
         """Return the symbol of an instrument, as far as the stream has told it."""
@@ -63,11 +69,15 @@ class Connection:
 
         Raises FeedInterrupted; FeedRefused where there is a handshake.
         """
-        self.rejected = self.notices = 0
+        self.rejected, self.notices = {}, 0
         self._peer.settimeout(max(timeout_s, 0.001))
+        space = self._decoder.space()
         try:
-            size = self._peer.recv_into(self._decoder.space())
-        except TimeoutError:
+            size = self._peer.recv_into(space)
+        except TimeoutError as error:
+            if error.errno is not None:  # the kernel's ETIMEDOUT: it has given up a peer that is silent
+                raise FeedInterrupted(str(error)) from error
+            self._emptied_ns = time.monotonic_ns()
             return _NOTHING
         except OSError as error:
             raise FeedInterrupted(str(error)) from error
@@ -82,16 +92,33 @@ class Connection:
         finally:
             self._take_stock()
         self.decode_ns = time.perf_counter_ns() - begun
-        self.fruitful |= len(records) > 0
+        if size < len(space):
+            self._emptied_ns = time.monotonic_ns()
+        if len(records):
+            self.fruitful = True
+            self._record_bytes = max(size // len(records), 1)
         return records
+
+    @property
+    def left(self) -> int:
+        """Bytes that arrived and of which no record was made: a part of one, or garbage."""
+        return self._decoder.left
+
+    def lag(self) -> Lag:
+        """Return how far behind what has arrived here we are; any thread may ask. Cost: one system call."""
+        unread = unread_bytes(self._peer)
+        waits_ns = time.monotonic_ns() - self._emptied_ns if unread else 0
+        return Lag(unread, unread // self._record_bytes, waits_ns)
 
     def close(self) -> None:
         self._peer.close()
 
     def _take_stock(self) -> None:
         """Count what came besides records, and log each notice; a feed that breaks off often says why just before."""
-        rejected = sum(self._decoder.rejected.values())
-        self.rejected, self._all_rejected = rejected - self._all_rejected, rejected
+        rejected = self._decoder.rejected
+        if rejected != self._all_rejected:
+            news = {reason: count - self._all_rejected.get(reason, 0) for reason, count in rejected.items()}
+            self.rejected, self._all_rejected = {reason: count for reason, count in news.items() if count}, {**rejected}
         self._take_notices()
 
     def _take_notices(self) -> None:

@@ -11,15 +11,18 @@ from collections.abc import Callable, Sequence
 from threading import Event
 from typing import Final
 
+from engine_worker.anomalies import Anomalies
 from engine_worker.batch import SnapshotBatch
 from engine_worker.config import EngineConfig
 from engine_worker.connection import Connection, FeedInterrupted
 from engine_worker.feed_client import FeedClient
-from engine_worker.metrics import ApplySampler, EngineCounters
+from engine_worker.intake import Intake
+from engine_worker.metrics import EngineCounters
 from engine_worker.naming import Names
 from engine_worker.pusher import Pusher
 from engine_worker.results import write_results
-from engine_worker.run import Run, first_plain, maybe_streamers_clears
+from engine_worker.resumption import Resumption
+from engine_worker.run import Run, first_plain
 from engine_worker.sinks.base import Sink
 from engine_worker.sinks.broadcast import LiveBook
 from engine_worker.tracks import SymbolOf
@@ -28,10 +31,6 @@ from orderbook.book.mbo import MboArray
 
 QUIET_NS: Final = 10**9
 IDLE_S: Final = 0.2
-# Where snapshots are dense, a pass is cut so that those of one pass stay in the processor's cache on their way out.
-PASS_BYTES: Final = 1 << 20
-LEAST_PASS: Final = 256
-_LEVEL_BYTES: Final = 2 * 24
 
 log = logging.getLogger(__name__)
 
@@ -47,17 +46,17 @@ class Engine:
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.config = config
+        self.resumption = Resumption(None)
+        """Where it is in its replay; one with a ledger, set before the start, outlives the process."""
         self.counters = EngineCounters()
+        self.anomalies = Anomalies()
         self.fault = ""
         """Why the results of the last replay could not be written; empty when they could."""
-        self._stores = stores
+        self._intake = Intake(config, stores, self.counters)
+        self.sampler, self.snap_ns = self._intake.sampler, self._intake.snap_ns
         self.pusher = Pusher(live, config.push_ms)
-        self._clock_ns = clock_ns
-        self._sampler = ApplySampler()
+        self._clock_ns, self._heard_at = clock_ns, 0
         self._names = Names(config.symbol, config.registered)
-        least = max(PASS_BYTES // (config.depth * _LEVEL_BYTES), LEAST_PASS)
-        self._pass_records = least * max(config.snapshot_every, 1)
-        self._heard_at = 0
         self._last: Run | None = None
         self.begin(lambda instrument_id: None)
         self.state = "connecting"
@@ -71,10 +70,13 @@ class Engine:
             try:
                 self.follow(connection, stop)
             except FeedInterrupted as error:
-                self.counters.interruptions += 1
-                log.warning("feed interrupted after %d records: %s", self.shown.records, error)
+                self.counters.interrupted(connection.left)
+                self.resumption.interrupted(self._run)
+                about = {"run_id": self.shown.run_id}
+                log.warning("feed interrupted after %d records: %s", self.shown.records, error, extra=about)
             finally:
                 connection.close()
+                self.counters.settle()
             self.state = "connecting"
         self.state = "stopping"
 
@@ -85,6 +87,8 @@ class Engine:
                 records = connection.receive(self.wait_s())
             finally:
                 self.counters.heard(connection.rejected, connection.notices)
+            if connection.replay_id != self.resumption.replay_id:
+                self.follows(connection.replay_id)
             if records is None:
                 self.end()
                 return
@@ -97,9 +101,21 @@ class Engine:
 
     def begin(self, symbol_of: SymbolOf) -> None:
         """Start with empty books: a connection brings its own beginning."""
-        self.state = "waiting"
+        self.state, self._symbol_of = "waiting", symbol_of
+        self.resumption.connected()
+        self._begin_books()
+
+    def follows(self, replay_id: int) -> None:
+        """Take it that this replay comes now: all of it, or from a place before the one where we were."""
+        mark = self.resumption.follows(replay_id)
+        if mark is not None:
+            self._begin_books()
+            self._run.stand_by(mark)
+
+    def _begin_books(self) -> None:
         self._market = make_market(self.config.book)
-        self._run = Run(self.config, self._market, self._names, symbol_of)
+        self.anomalies.watch(self._market)
+        self._run = Run(self.config, self._market, self._names, self._symbol_of)
         if self._last is not None and self._last.is_full:
             self._run.stopped = self._last
 
@@ -108,18 +124,23 @@ class Engine:
         now = self._clock_ns()
         if len(records):
             self.state, self._heard_at = "streaming", now
-            self._sampler.decode_ns = decode_ns // len(records)
+            self.sampler.decode_ns = decode_ns // len(records)
             self._take(records)
         elif now - self._heard_at > QUIET_NS:
             self.state = "waiting"
         self.pusher.push(self._run, now)
+        self.resumption.note(self._run, now)
+        self.anomalies.look(now)
+        self.counters.settle()
 
     def end(self) -> None:
-        """Close the replay that the connection carried, if it carried one, and push what is left."""
+        """Close the replay that the connection carried, if it carried one, and push what is left. Raises Astray."""
+        self.resumption.ends()
         if not self._run.is_picture and not self._run.finished:
             self._finish()
         if self._last is not None:
             self._last.over = True
+        self.resumption.over(self._run)
         self.pusher.push(self._run, self._clock_ns(), everything=True)
 
     def wait_s(self) -> float:
@@ -130,74 +151,49 @@ class Engine:
         """Apply records, finding out on the way where the replay begins."""
         self.counters.received += len(records)
         self._run.first_ns = self._run.first_ns or time.perf_counter_ns()
+        if self.resumption.is_catching_up:
+            records = self._catch_up(records)
+        self.resumption.took(records)
         if self._run.is_picture:
             plain = first_plain(records)
-            self._apply_cleared(records[:plain])
+            self._apply(records[:plain])
             records = records[plain:]
             if not len(records):
                 return
             self._run = self._run.replay_of(records[0])
             if self._run.is_picture:
-                self._run.is_picture = False
-                self._last = self._run
-                self.counters.runs += 1
-                log.info("replay run %s begins", self._run.run_id)
-        self._apply_cleared(records)
+                self._runs("begins", is_new=True)
+                if (mark := self.resumption.had_all) is not None:
+                    self._run.had_all(mark)
+        self._apply(records)
 
-    def _apply_cleared(self, records: MboArray) -> None:
-        """Apply records, the clears among them that the streamer put in uncounted."""
-        done = 0
-        for index in maybe_streamers_clears(records):
-            self._apply(records[done:index])
-            done = index
-            if self._run.may_clear(records[index]):
-                done += 1
-                self._run.clear(records[index:done], self._heard_at)
-                self.counters.applied += 1
-        self._apply(records[done:])
+    def _catch_up(self, records: MboArray) -> MboArray:
+        """Apply what was had before, as a picture; return the rest. Raises Astray."""
+        had, mark = self.resumption.had(records, self.counters)
+        self._apply(records[:had])
+        if mark is not None:
+            self._run.go_on(mark)
+            self._runs(f"goes on behind {mark.records} records", is_new=self._last is None or self._last.finished)
+        return records[had:]
+
+    def _runs(self, how: str, *, is_new: bool) -> None:
+        """Take it that the run is no picture any more, but a replay."""
+        self._run.is_picture, self._last = False, self._run
+        self.counters.runs += is_new
+        log.info("replay run %s %s", self._run.run_id, how, extra={"run_id": self._run.run_id})
 
     def _apply(self, records: MboArray) -> None:
-        """Apply records up to MAX_MSGS, and end the replay there."""
-        if not len(records):
-            return
-        run, room = self._run, self._run.room(len(records))
-        self.counters.applied += room
-        self.counters.ignored += len(records) - room
-        for begin in range(0, room, self._pass_records):
-            self._pass(run, records[begin : min(begin + self._pass_records, room)])
-        if run.is_picture:
-            run.books.introduce(records[room:])
-        if room:
-            run.count(room)
+        """Apply records, and end the replay where MAX_MSGS ends it."""
+        run = self._run
+        self._intake.take(run, records, self._heard_at)
         if run.is_full and not run.is_picture and not run.finished:
             self._finish()
-
-    def _pass(self, run: Run, records: MboArray) -> None:
-        """Apply records in one go, and hand over the snapshots that fell due."""
-        self._sampler.apply(self._market, records, run.tape, run.apply_ns)
-        run.books.took(records, self._heard_at)
-        self._store(run)
-
-    def _store(self, run: Run) -> None:
-        """Hand over what the pass has written; a picture is nothing to keep."""
-        taken = run.tape.take()
-        run.trades.add(taken.trades)
-        if run.is_picture or not len(taken.rows):
-            return
-        begun = time.perf_counter_ns()
-        for batch in run.books.batches(run.run_id, taken):
-            for sink in self._stores:
-                sink.offer(batch)
-        count = len(taken.rows)
-        run.snap_ns.add(time.perf_counter_ns() - begun + self._sampler.snap_ns, count)
-        run.snapshots += count
-        self.counters.snapshots += count
 
     def _finish(self) -> None:
         """End the replay: last snapshots, final books, benchmark line."""
         run = self._run
         run.finished = True
-        self._market.snap_rest(run.tape)
-        self._store(run)
+        self._intake.finish(run)
         self.pusher.push(run, self._clock_ns(), everything=True)
         self.fault = write_results(run, self.config)
+        self.resumption.over(run)

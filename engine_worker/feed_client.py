@@ -11,6 +11,7 @@ from typing import Final
 
 from engine_worker.backoff import backoff
 from engine_worker.connection import Connection, FeedInterrupted, FeedRefused
+from engine_worker.lag import NO_LAG, Lag
 
 FIRST_RETRY_S: Final = 0.05
 RETRY_CAP_S: Final = 2.0
@@ -61,6 +62,10 @@ class FeedClient:
                 log.info("feed %s:%d connected", *self.address)
                 return self._last
         return None
+
+    def lag(self) -> Lag:
+        """Return how far behind what has arrived here the engine is: none without a connection."""
+        return NO_LAG if self.fault or self._last is None else self._last.lag()
 
     def _open(self, stop: Event) -> Connection:
         peer = _dial(self.address)

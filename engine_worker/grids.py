@@ -33,13 +33,13 @@ class Grids:
         self.ticks = np.zeros(0, np.int64)
         self._inferred = np.zeros(0, np.bool_)
 
-    def add(self, book: int, tick: int) -> None:
-        """Add a book, with 0 when its tick is not known."""
+    def add(self, book: int, tick: int, *, is_inferred: bool) -> None:
+        """Add a book, with 0 when its tick is not known; one that is inferred may become finer."""
         if book >= len(self.ticks):
             more = max(book + 1, 2 * len(self.ticks)) - len(self.ticks)
             self.ticks = np.append(self.ticks, np.zeros(more, np.int64))
             self._inferred = np.append(self._inferred, np.zeros(more, np.bool_))
-        self.ticks[book], self._inferred[book] = tick, not tick
+        self.ticks[book], self._inferred[book] = tick, is_inferred
 
     def learn(self, books: Integers, rows: Rows, bids: DepthLevels, asks: DepthLevels) -> Iterator[Finer]:
         """Take in the prices of snapshots (as a SnapshotTape gives them) of these books, and yield what is news.

@@ -9,13 +9,14 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Final
 
 from engine_worker.connection import Connection, FeedInterrupted, fault_of, log_said
+from engine_worker.resumption import Known
 from orderbook.book.mbo import MboArray
-from replay.feed.live_client import GatewayError, LiveClient, LoggedIn, ReplayCompleted, Told
+from replay.feed.live_client import GatewayError, LiveClient, LoggedIn, ReplayCompleted, ReplayFollows, Told
 from replay.feed.live_messages import SubscriptionRequest
 from replay.feed.live_records import REPLAY_COMPLETED
 from replay.feed.stream import FeedError
@@ -41,18 +42,32 @@ class Login:
     symbols: tuple[str, ...]
 
 
-def live_feed(login: Login, clock_ns: Clock = time.monotonic_ns) -> Callable[[socket.socket, Event], "LiveConnection"]:
-    """Return what makes a connection of a socket, by logging in on it."""
-    return lambda peer, stop: log_in(peer, login, stop, clock_ns)
+def live_feed(
+    login: Login, clock_ns: Clock = time.monotonic_ns, known: Callable[[Event], Known] | None = None
+) -> Callable[[socket.socket, Event], "LiveConnection"]:
+    """Return what makes a connection of a socket, by logging in on it.
+
+    ``known`` says what a gateway of ours is told of the replay that we know; any other one is asked for the present.
+    """
+    return lambda peer, stop: log_in(peer, login, stop, clock_ns, known and known(stop))
 
 
-def log_in(peer: socket.socket, login: Login, stop: Event, clock_ns: Clock) -> "LiveConnection":
+def log_in(
+    peer: socket.socket, login: Login, stop: Event, clock_ns: Clock, known: Known | None = None
+) -> "LiveConnection":
     """Return the connection once the gateway has let us in and knows what we want.
 
     Raises FeedRefused when it does not let us in, FeedInterrupted when it breaks off, is silent, or ``stop`` is set.
     """
     wanted = SubscriptionRequest("mbo", login.symbols, snapshot=True, id=1)
-    machine = LiveClient(login.key, login.dataset, [wanted], clock_ns(), heartbeat_interval_s=HEARTBEAT_INTERVAL_S)
+    machine = LiveClient(
+        login.key,
+        login.dataset,
+        [wanted],
+        clock_ns(),
+        heartbeat_interval_s=HEARTBEAT_INTERVAL_S,
+        of_ours=known and [replace(wanted, replay=known.replay_id, start_ns=known.start_ns)],
+    )
     connection = LiveConnection(peer, machine, clock_ns)
     while not connection.is_let_in:
         if stop.is_set():
@@ -102,6 +117,9 @@ class LiveConnection(Connection):
                     self.is_let_in = True
                     log.info("the gateway let us in, session %s", session_id)
                     continue
+                case ReplayFollows(replay_id):
+                    self.replay_id = replay_id
+                    log.info("the gateway brings replay %d", replay_id)
                 case ReplayCompleted(text):
                     self._completed = True
                     log_said(False, REPLAY_COMPLETED, text)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from itertools import islice
 from threading import Condition, Lock
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from engine_worker.metrics import SinkCounters
 
@@ -31,14 +31,26 @@ class Parcel(Protocol):
 P = TypeVar("P", bound=Parcel)
 
 
+class Progress(NamedTuple):
+    """How far a mailbox has come, in snapshots since the start. It is done with what it has taken in that order."""
+
+    taken: int
+    done: int
+    refused: int
+
+
 class Mailbox(ABC, Generic[T]):
     """What a sink needs of either. One thread takes, and settles or puts back what it took; any may offer.
 
     Under ``lock``: ``offered = written + duplicates + dropped + conflated + pending``, counted in snapshots.
     """
 
+    capacity_bytes = 0
+    """Bound of what is inside; 0: bounded otherwise."""
+
     def __init__(self) -> None:
         self.lock = Lock()
+        self._bytes = 0
         self.refused = 0
         """Snapshots that were not taken; part of what was dropped."""
         self._offered = self._written = self._duplicates = self._dropped = self._conflated = 0
@@ -70,6 +82,12 @@ class Mailbox(ABC, Generic[T]):
         with self.lock:
             return self._counters()
 
+    @property
+    def progress(self) -> Progress:
+        with self.lock:
+            taken = self._offered - self.refused
+            return Progress(taken, taken - self._pending(), self.refused)
+
     def close(self) -> None:
         """Take nothing more. What is inside can still be taken."""
         with self.lock:
@@ -88,6 +106,8 @@ class Mailbox(ABC, Generic[T]):
             dropped=self._dropped + self.refused,
             conflated=self._conflated,
             pending=self._pending(),
+            queue_bytes=self._bytes,
+            queue_capacity_bytes=self.capacity_bytes,
         )
 
     @abstractmethod
@@ -112,7 +132,6 @@ class FifoMailbox(Mailbox[P]):
         self._age_s = age_s
         self._items: deque[P] = deque()
         self._count = 0  # snapshots in them
-        self._bytes = 0
         self._taken = 0  # items at the head
 
     def offer(self, item: P) -> bool:

@@ -41,6 +41,10 @@ class Names:
         owner = self._owners.setdefault(symbol, key)
         return symbol if owner.publisher_id == key.publisher_id else f"{symbol}.{key.publisher_id}"
 
+    def keep(self, symbol: str, key: BookKey) -> None:
+        """Take it that a book was called so, by an engine before this one."""
+        self._owners.setdefault(symbol, key)
+
     def _unnamed(self, key: BookKey) -> str:
         """Return the default symbol for the one instrument that has it, the number for any other."""
         owner = self._owners.setdefault(self._default, key)

@@ -33,6 +33,12 @@ class Pusher:
         self._push_ns = push_ms * 10**6
         self._run_id = ""
 
+    @property
+    def complete(self) -> dict[str, BookSnapshot]:
+        """Every level of each book of the run, at most a second old; any thread may ask."""
+        shown = {symbol: snapshot for (symbol, depth), snapshot in self._shown.copy().items() if depth is None}
+        return {symbol: shown[symbol] for symbol in self.newest.copy() if symbol in shown}
+
     def push(self, run: Run, now: int, *, everything: bool = False) -> None:
         """Push the changed books that are due, or all of them; none in mid-event."""
         if run.is_hidden:

@@ -20,17 +20,19 @@ log = logging.getLogger(__name__)
 
 def write_results(run: Run, config: EngineConfig) -> str:
     """Write all of it; nothing for a run that applied nothing. Returns why it could not be done, empty when it was."""
+    about = {"run_id": run.run_id}
     if not run.records:
-        log.info("replay run %s ends: nothing was applied", run.run_id)
+        log.info("replay run %s ends: nothing was applied", run.run_id, extra=about)
         return ""
     line = benchmark_line(run, config)
-    log.info("replay run %s ends: %s records, %s/s", run.run_id, line["processed"], line["throughput_msgs_per_s"])
+    rate = line["throughput_msgs_per_s"]
+    log.info("replay run %s ends: %s records, %s/s", run.run_id, line["processed"], rate, extra=about)
     try:
         for track in run.tracks.values():
             write_final_book(config.final_book_folder, track)
         append_line(config.bench_log_path, line)
     except OSError as error:
-        log.error("results of run %s cannot be written: %s", run.run_id, error)
+        log.error("results of run %s cannot be written: %s", run.run_id, error, extra=about)
         return str(error)
     return ""
 
@@ -38,19 +40,23 @@ def write_results(run: Run, config: EngineConfig) -> str:
 def benchmark_line(run: Run, config: EngineConfig) -> dict[str, Any]:
     """Return what one replay took.
 
-    ``apply_*``: decoding and applying one record, clock reads included (about 30 ns), sampled. ``snap_*``: writing a
-    snapshot in the pass, sampled, and handing over all that the pass wrote, which each of them waited for; its encoding
-    happens on the sinks' threads.
-    ``elapsed_s``: from the arrival of the first record to the last one applied.
+    ``apply_*``: decoding and applying one record, clock reads included (about 30 ns), sampled. ``snap_*``: what each
+    snapshot waited from the end of its event until every store had it in its queue (the writing of its levels, the rest
+    of its pass and the hand-over of all that the pass wrote, see pass_times.py), and what encoding took each store a
+    snapshot of its last batch, on its own thread. The time in the queues is not in it; live books go out every PUSH_MS.
+    ``elapsed_s``: from the arrival of the first record to the last one applied. ``resumed_at``: the records that were
+    applied before this engine, or this connection, went on with the replay; what is measured is the rest. Else null.
     """
     elapsed_s = (run.last_ns - run.first_ns) / 1e9
     return {
         "ts": datetime.now(UTC).isoformat(),
+        "engine": config.name,
         "run_id": run.run_id,
         "symbols": run.symbols,
         "processed": run.records,
+        "resumed_at": run.resumed_at,
         "elapsed_s": elapsed_s,
-        "throughput_msgs_per_s": round(run.records / elapsed_s, 1) if elapsed_s else 0.0,
+        "throughput_msgs_per_s": round((run.records - (run.resumed_at or 0)) / elapsed_s, 1) if elapsed_s else 0.0,
         "apply_p50_us": run.apply_ns.percentile(50) / 1e3,
         "apply_p95_us": run.apply_ns.percentile(95) / 1e3,
         "apply_p99_us": run.apply_ns.percentile(99) / 1e3,

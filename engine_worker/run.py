@@ -10,10 +10,12 @@ import numpy as np
 
 from engine_worker.books import RunBooks
 from engine_worker.config import EngineConfig
+from engine_worker.mark import Mark
 from engine_worker.metrics import LatencyHistogram
 from engine_worker.naming import Names
 from engine_worker.tracks import SymbolOf, Track
 from engine_worker.trades import Trades
+from engine_worker.trail import Spot
 from orderbook.book.mbo import UNDEF_CHANNEL, Action, BookKey, Flags, MboArray
 from orderbook.book.protocol import Market
 from orderbook.book.snapshot_tape import SnapshotRule, SnapshotTape
@@ -43,8 +45,11 @@ class Run:
         """Whether its connection came to an end; a replay whose connection only broke may go on in the next one."""
         self.stopped: Run | None = None
         """The run before, if it stopped at MAX_MSGS: its books stay in sight while this one is only a picture."""
+        self.resumed_at: int | None = None
+        """Records that the run had when this part of it began, which goes on with an earlier one; None: it is whole."""
+        self._stands_by = False  # what comes was counted before
         self._config = config
-        self._market = market
+        self.market = market
         self._names = names
         self._symbol_of = symbol_of
 
@@ -67,17 +72,17 @@ class Run:
     @property
     def is_full(self) -> bool:
         """Whether it has all the records that MAX_MSGS allows."""
-        return self.records == self._config.max_msgs
+        return self.records == self._config.max_msgs and not self._stands_by
 
     def room(self, records: int) -> int:
         """Return how many of so many records MAX_MSGS still allows."""
         limit = self._config.max_msgs
-        return records if limit < 0 else min(limit - self.records, records)
+        return records if limit < 0 or self._stands_by else min(limit - self.records, records)
 
     def replay_of(self, first: np.void) -> "Run":
         """Return the replay that the first record behind this picture belongs to: another one, or the pictured."""
         if not self.continued_by(first):
-            run = Run(self._config, self._market, self._names, self._symbol_of)
+            run = Run(self._config, self.market, self._names, self._symbol_of)
             run.books.stand_as_in(self.books)
             run.first_ns = time.perf_counter_ns()
             return run
@@ -85,6 +90,31 @@ class Run:
         if stopped is not None and self.tracks and not stopped.over:
             return stopped  # its connection broke off beyond MAX_MSGS, and this is the rest
         return self
+
+    def mark(self, replay_id: int, spot: Spot | None) -> Mark:
+        """Return what another run needs to go on with this one. Cost: a copy of 140 bytes a book."""
+        names = self.books.names
+        return Mark(replay_id, spot, self.records, names, self.tape.states[: len(names)].copy(), self.books.seqs.copy())
+
+    def stand_by(self, mark: Mark) -> None:
+        """Have the books of a mark, as yet empty: same numbers, same names. Before any record."""
+        for name in mark.names:
+            self.market.book(name.key)
+        self.books.admit_named(mark.names)
+        self._stands_by = True
+
+    def go_on(self, mark: Mark) -> None:
+        """Be where a mark was made: what was applied since ``stand_by`` has been counted before."""
+        self.tape.set_back(mark.states)
+        self.books.seqs[: len(mark.seqs)] = mark.seqs
+        self.records = self.resumed_at = mark.records
+        self.first_ns = self.last_ns = time.perf_counter_ns()
+        self.apply_ns = LatencyHistogram()
+        self._stands_by = False
+
+    def had_all(self, mark: Mark) -> None:
+        """Be over: an engine before us has had all that it wanted of this replay."""
+        self.records, self.finished = mark.records, True
 
     def may_clear(self, record: np.void) -> bool:
         """Say whether a clear that looks like the streamer's is, and MAX_MSGS is not reached.
@@ -97,7 +127,7 @@ class Run:
 
     def clear(self, record: MboArray, now_ns: int) -> None:
         """Apply the one record with which the streamer empties a book: to be shown, but nothing to keep."""
-        self._market.apply(record)
+        self.market.apply(record)
         self.books.cleared(key_of(record[0]), now_ns)
 
     def count(self, records: int) -> None:
@@ -116,13 +146,18 @@ def first_plain(records: MboArray) -> int:
     return int(plain.argmax()) if plain.any() else len(records)
 
 
+def events_in(records: MboArray) -> int:
+    """Return how many events these records close. Cost: 0.5 ns a record, in numpy."""
+    return int(np.count_nonzero(records["flags"].copy() & int(Flags.LAST)))  # copied: numpy is slow over strides
+
+
 def maybe_streamers_clears(records: MboArray) -> list[int]:
     """Return the indices of the clears that look like those of a streamer, which empty a book for good.
 
     Plain ones come before a replay and a round of a loop; after a jump, ones flagged SNAPSHOT and nothing else are the
     picture of a book that does not exist there yet. A recording may hold the like. Cost: O(n) in numpy.
     """
-    clears = np.flatnonzero(records["action"] == int(Action.CLEAR))
+    clears = np.flatnonzero(records["action"].copy() == int(Action.CLEAR))  # copied: numpy is slow over strides
     found = records[clears]
     plain_end = (found["flags"] & int(Flags.SNAPSHOT | Flags.LAST)) == int(Flags.LAST)
     nothing_yet = found["flags"] == int(Flags.SNAPSHOT | Flags.LAST)

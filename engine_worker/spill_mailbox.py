@@ -1,9 +1,10 @@
-"""A queue in memory that goes on on the disk: nothing is dropped before both are full, and no giver waits. Floor 3.
+"""A queue in memory that goes on on the disk: nothing is dropped before both are full. Floor 3.
 
 What waits is one sequence: chunks on disk first, then what is in memory, which is newer. Beyond half of the memory's
 bound its oldest part moves to the disk, on a thread of the queue's own caller (``move``); the other half is for what
-arrives meanwhile. What the taker holds moves first: at every moment the target and the disk together have a beginning
-of what was offered, without holes.
+arrives meanwhile. Where that comes faster than the disk writes, the giver waits, so long as the disk goes on. What the
+taker holds moves first: at every moment the target and the disk together have a beginning of what was offered, without
+holes.
 """
 
 import logging
@@ -29,6 +30,8 @@ class SpillMailbox(FifoMailbox[NamedRows]):
         super().__init__(capacity_bytes, batch, age_s)
         self.fault = ""
         """Why the disk takes nothing now; empty while it does or does not have to."""
+        self.patience_s = 0.0
+        """How long a giver waits for the disk to make room. To be set by whoever has a thread that moves."""
         self._spill = spill
         self._chunk_bytes = min(CHUNK_BYTES, capacity_bytes // 8, spill.capacity_bytes // 8)
         self._on_disk = 0  # snapshots in chunks
@@ -38,6 +41,8 @@ class SpillMailbox(FifoMailbox[NamedRows]):
         self._taken_on_disk = 0  # snapshots in them
         self._moved = Condition(self.lock)
         self._over = Condition(self.lock)
+        self._has_left = Condition(self.lock)
+        self._is_stuck = False  # a giver has waited in vain, and nothing has left since
 
     def recover(self) -> int:
         """Take over what killed engines left on disk: it is offered now. To be called before the threads start."""
@@ -50,6 +55,13 @@ class SpillMailbox(FifoMailbox[NamedRows]):
             self._offered += count
             self._on_disk += count
         return count
+
+    def offer(self, item: NamedRows) -> bool:
+        """As ``FifoMailbox.offer``, once there is room or no hope of any."""
+        with self.lock:
+            if not self._may_take(item) and not self._is_stuck:
+                self._is_stuck = not self._has_left.wait_for(lambda: self._may_take(item), self.patience_s)
+        return super().offer(item)
 
     def take(self, timeout_s: float) -> list[NamedRows]:
         with self.lock:
@@ -99,7 +111,13 @@ class SpillMailbox(FifoMailbox[NamedRows]):
             self._moving = False
             self._moved.notify_all()
             self._filled.notify_all()
+            self._has_left.notify_all()
         return moved
+
+    def close(self) -> None:
+        super().close()
+        with self.lock:
+            self._has_left.notify_all()
 
     def sync(self) -> None:
         """Make what is on disk outlive the machine. To be called by the thread that moves."""
@@ -112,12 +130,27 @@ class SpillMailbox(FifoMailbox[NamedRows]):
     @property
     def counters(self) -> SinkCounters:
         with self.lock:
-            return replace(self._counters(), spilled=self._spilled, on_disk=self._on_disk)
+            return replace(
+                self._counters(),
+                spilled=self._spilled,
+                on_disk=self._on_disk,
+                disk_bytes=self._spill.nbytes,
+                disk_capacity_bytes=self._spill.capacity_bytes,
+            )
 
     def _added(self, item: NamedRows) -> None:
         super()._added(item)
         if self._is_over():
             self._over.notify_all()
+
+    def _may_take(self, item: NamedRows) -> bool:
+        """Say whether there is room, or nothing that makes any: the disk is full or away, or the end has come."""
+        return self._has_room(item) or self._closed or bool(self.fault)
+
+    def _remove(self, items: int) -> None:
+        super()._remove(items)
+        self._is_stuck = False
+        self._has_left.notify_all()
 
     def _is_over(self) -> bool:
         return self._bytes * 2 > self.capacity_bytes

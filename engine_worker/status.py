@@ -10,11 +10,22 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from engine_worker.engine import Engine
+from engine_worker.lag import NO_LAG, Lag
 from engine_worker.sinks.base import Sink
 from orderbook.book.price import format_price
 from orderbook.book.snapshot import BookSnapshot, Level
 from orderbook.book.timestamp import format_ns
 from orderbook.live import EngineStatus
+
+
+class Part(Protocol):
+    """What else may not work."""
+
+    name: str
+
+    @property
+    def fault(self) -> str:
+        """Why it does not; empty while it does."""
 
 
 class Feed(Protocol):
@@ -23,14 +34,27 @@ class Feed(Protocol):
     fault: str
     """Why nothing can come; empty while it can."""
 
+    def lag(self) -> Lag:
+        """Return how far behind what has arrived here the engine is."""
+
+
+def degraded_parts(engine: Engine, sinks: Sequence[Sink[Any]], feed: Feed | None, *others: Part) -> dict[str, str]:
+    """Return which parts do not work now, and why; none while all do."""
+    parts = [*((sink.name, sink.degraded) for sink in sinks), ("results", engine.fault)]
+    if feed is not None:
+        parts.append(("feed", feed.fault))
+    parts += [(other.name, other.fault) for other in others]
+    return {name: why for name, why in parts if why}
+
 
 class StatusReader:
     """Makes the status; its rates are over the time since its own last one."""
 
-    def __init__(self, engine: Engine, sinks: Sequence[Sink[Any]], feed: Feed | None = None) -> None:
+    def __init__(self, engine: Engine, sinks: Sequence[Sink[Any]], feed: Feed | None = None, *others: Part) -> None:
         self._engine = engine
         self._feed = feed
         self._sinks = sinks
+        self._others = others
         self._then = time.monotonic()
         self._applied = engine.counters.applied
 
@@ -38,24 +62,29 @@ class StatusReader:
         engine, config = self._engine, self._engine.config
         counters = {sink.name: sink.counters for sink in self._sinks}
         database = counters.get("database")
-        degraded = {sink.name: sink.degraded for sink in self._sinks if sink.degraded}
-        if engine.fault:
-            degraded["results"] = engine.fault
-        if self._feed is not None and self._feed.fault:
-            degraded["feed"] = self._feed.fault
+        every = list(counters.values())
+        lag = NO_LAG if self._feed is None else self._feed.lag()
         run = engine.shown
         return EngineStatus(
+            name=config.name,
             state=engine.state,
             run_id=run.run_id,
             records=run.records,
             records_per_s=self._rate(),
             snapshots=engine.counters.snapshots,
             snapshots_stored=database.written + database.duplicates if database else 0,
-            queue_items=sum(counts.pending for counts in counters.values()),
-            symbols={symbol: _best_texts(snapshot) for symbol, snapshot in engine.pusher.newest.items()},
+            queue_items=sum(counts.pending for counts in every),
+            queue_bytes=sum(counts.queue_bytes for counts in every),
+            queue_capacity_bytes=sum(counts.queue_capacity_bytes for counts in every),
+            spilled=sum(counts.spilled for counts in every),
+            on_disk=sum(counts.on_disk for counts in every),
+            dropped=sum(counts.dropped for counts in every),
+            lag_records=lag.records,
+            lag_ms=round(lag.ns / 1e6, 1),
+            symbols={symbol: _best_texts(snapshot) for symbol, snapshot in engine.pusher.newest.copy().items()},
             feed_path=str(config.feed_path) if config.feed_enabled else "",
             feed_size_bytes=_size(config.feed_path),
-            degraded=degraded,
+            degraded=degraded_parts(engine, self._sinks, self._feed, *self._others),
             ts=datetime.now(UTC).isoformat(),
         )
 
@@ -69,16 +98,21 @@ class StatusReader:
 def status_line(status: EngineStatus) -> str:
     """Write a status as one readable line.
 
-    >>> status_line(EngineStatus(state="streaming", run_id="", records=12000, records_per_s=1000, snapshots=12,
-    ...     snapshots_stored=11, queue_items=1, symbols={"CLX5": {"bid": "64.83 x 5", "ask": "64.84 x 2"}},
-    ...     feed_path="", feed_size_bytes=0, degraded={}, ts=""))
-    'streaming | 12,000 records | 1,000/s | 12 snapshots, 11 stored, 1 queued | CLX5 64.83 x 5 / 64.84 x 2'
+    >>> from orderbook.live import blank_status
+    >>> status_line(blank_status("engine") | {"records": 12000, "records_per_s": 1000, "snapshots": 12,
+    ...     "snapshots_stored": 11, "queue_items": 1, "lag_records": 7,
+    ...     "symbols": {"CLX5": {"bid": "64.83 x 5", "ask": "64.84 x 2"}}})
+    'waiting | 12,000 records | 1,000/s, 7 behind | 12 snapshots, 11 stored, 1 queued | CLX5 64.83 x 5 / 64.84 x 2'
     """
+    behind = f", {status['lag_records']:,} behind" if status["lag_records"] else ""
+    on_disk = f", {status['on_disk']:,} on disk" if status["on_disk"] else ""
+    dropped = f", {status['dropped']:,} DROPPED" if status["dropped"] else ""
+    stored = f"{status['snapshots_stored']:,} stored, {status['queue_items']:,} queued"
     parts = [
         status["state"],
         f"{status['records']:,} records",
-        f"{status['records_per_s']:,}/s",
-        f"{status['snapshots']:,} snapshots, {status['snapshots_stored']:,} stored, {status['queue_items']:,} queued",
+        f"{status['records_per_s']:,}/s{behind}",
+        f"{status['snapshots']:,} snapshots, {stored}{on_disk}{dropped}",
         *(f"{symbol} {best['bid']} / {best['ask']}" for symbol, best in status["symbols"].items()),
         *(f"DEGRADED {part}: {reason}" for part, reason in status["degraded"].items()),
     ]

@@ -3,21 +3,34 @@
 import logging
 import sys
 import time
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from threading import Event, Thread
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from engine_worker.config import EngineConfig
 from engine_worker.engine import Engine
+from engine_worker.exposition import EngineCollector, registry_of
 from engine_worker.feed_client import Enter, FeedClient
+from engine_worker.ledger import Ledger
 from engine_worker.live_feed import Login, live_feed
+from engine_worker.metrics_server import MetricsServer, Page, Pages
+from engine_worker.probes import livez, readyz
 from engine_worker.raw_feed import raw_feed
+from engine_worker.resumption import Known, Resumption
 from engine_worker.sinks.base import ThreadedSink
 from engine_worker.sinks.broadcast import BroadcastSink
-from engine_worker.sinks.database import database_sink
-from engine_worker.sinks.jsonl import jsonl_sink
-from engine_worker.status import StatusReader
+from engine_worker.sinks.database import DatabaseSink, database_sink
+from engine_worker.sinks.jsonl import JsonlSink, jsonl_sink
+from engine_worker.sinks.mark_table import MarkTable
+from engine_worker.status import StatusReader, degraded_parts
 from orderbook.book import grid_kernel, market
 from orderbook.live import EngineStatus
+
+if TYPE_CHECKING:
+    from engine_worker.tracing import Tracing
 
 DRAIN_S: Final = 4.5  # below the 5.5 s that `manage.py up` waits, and the 10 s of a container
 SWITCH_INTERVAL_S: Final = 1e-4
@@ -44,8 +57,16 @@ class EngineThreads:
             stores.append(jsonl_sink(config.feed_path, config.depth))
         self.live = BroadcastSink(config.redis_url, self.status)
         self.sinks: list[ThreadedSink[Any]] = [*stores, self.live]
-        self.engine = Engine(config, stores, self.live)
-        self._feed = FeedClient(config.host, config.port, feed_of(config))
+        self._tracing = tracing_of(config)
+        if self._tracing is None:
+            self.engine = Engine(config, stores, self.live)
+        else:
+            self.engine = self._tracing.engine(config, stores, self.live)
+            for sink in self.sinks:
+                self._tracing.watch(sink, lambda: self.engine.shown.run_id)
+        self.engine.resumption = Resumption(ledger_of(config, stores))
+        self._feed = FeedClient(config.host, config.port, feed_of(config, self.engine.resumption.known))
+        self._metrics = MetricsServer(config.metrics_host, config.metrics_port, self._pages())
         self._status = self.status_reader()
         self._stop = Event()
         self._thread = Thread(target=self.engine.run, args=(self._feed, self._stop), name="feed", daemon=True)
@@ -55,13 +76,27 @@ class EngineThreads:
         for sink in self.sinks:
             sink.start()
         self._thread.start()
+        self._metrics.start()
 
     def status(self) -> EngineStatus:
         return self._status()
 
     def status_reader(self) -> StatusReader:
         """Return another one, whose rates are over its own looks."""
-        return StatusReader(self.engine, self.sinks, self._feed)
+        return StatusReader(self.engine, self.sinks, self._feed, self._metrics)
+
+    def _pages(self) -> Pages:
+        registry = registry_of(
+            EngineCollector(self.engine, self.sinks, self._feed, self.live.publish_ns, self._tracing)
+        )
+        return {
+            "/metrics": lambda: Page(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(registry)),
+            "/livez": lambda: livez([] if self._stop.is_set() else self.dead_threads()),
+            "/readyz": lambda: readyz(
+                "stopping" if self._stop.is_set() else self.engine.state,
+                degraded_parts(self.engine, self.sinks, self._feed, self._metrics),
+            ),
+        }
 
     def dead_threads(self) -> list[str]:
         """Return the threads that a programming fault has ended."""
@@ -79,12 +114,36 @@ class EngineThreads:
         self._thread.join(feed_s)
         for sink in self.sinks:
             sink.close(max(deadline - time.monotonic(), 0))
+        if self._tracing is not None:
+            self._tracing.close()
+        self._metrics.close()
 
 
-def feed_of(config: EngineConfig) -> Enter:
-    """Return what makes a connection in the protocol of the configuration."""
+def tracing_of(config: EngineConfig) -> "Tracing | None":
+    """Return what makes spans, where they are asked for."""
+    if not config.traces:
+        return None
+    # Loads protobuf and an HTTP client, which an engine without traces does without.
+    from engine_worker.tracing import Tracing
+
+    return Tracing(config)
+
+
+def ledger_of(config: EngineConfig, stores: Sequence[ThreadedSink[Any]]) -> Ledger | None:
+    """Return what makes marks durable: none where there is no database, or a feed that cannot be asked for the past."""
+    database = next((store for store in stores if isinstance(store, DatabaseSink)), None)
+    if database is None or config.protocol != "live":
+        return None
+    table = MarkTable(config.pg_conninfo, config.name, config.dataset, config.symbols)
+    ledger = Ledger(database, next((store for store in stores if isinstance(store, JsonlSink)), None), table.load)
+    database.keep_marks(table, ledger.reached)
+    return ledger
+
+
+def feed_of(config: EngineConfig, known: Callable[[Event], Known] | None = None) -> Enter:
+    """Return what makes a connection in the protocol of the configuration; ``known`` is what to tell the gateway."""
     if config.protocol == "live":
-        return live_feed(Login(config.key, config.dataset, config.symbols))
+        return live_feed(Login(config.key, config.dataset, config.symbols), known=known)
     return raw_feed(config.framing)
 
 

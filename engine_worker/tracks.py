@@ -22,13 +22,14 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 class Track:
     """One book in a run: its name, and what of it went to the web."""
 
-    def __init__(self, number: int, name: BookName, book: OrderBook) -> None:
+    def __init__(self, number: int, name: BookName, book: OrderBook, *, is_inferred: bool) -> None:
+        """``is_inferred`` says that the tick is what prices have told so far, and may become finer."""
         self.number = number
         self.name = name
         """Its tick is that of the stored snapshots; the web sees more levels, and may know a finer one."""
         self.book = book
         self._tick = name.tick
-        self._inferred = not name.tick
+        self._inferred = is_inferred
         self._pushed = 0
 
     @property

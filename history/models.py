@@ -1,4 +1,4 @@
-"""What is kept: instruments, and one row for each snapshot of a book. Floor 2.
+"""What is kept: instruments, one row for each snapshot of a book, and how far each engine has come. Floor 2.
 
 Prices are integers in 1e-9 units and times integer nanoseconds, as everywhere inside; the SQL view
 ``snapshots`` shows the same rows with decimal prices and timestamps. History is keyed by the market and not
@@ -50,3 +50,15 @@ class Snapshot(models.Model):
 
     def __str__(self) -> str:
         return f"{self.symbol} {self.ts_event} #{self.sequence}"
+
+
+class EngineMark(models.Model):
+    """How far one engine has come in a replay; every snapshot before it is stored. Only the engine reads it."""
+
+    engine = models.CharField(max_length=200, unique=True)
+    replay_id = models.BigIntegerField()
+    mark = models.BinaryField()
+    updated_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.engine} in replay {self.replay_id}"

@@ -1,83 +1,143 @@
-"""The WebSocket `/ws`: who may come in, and what each client wants to see. Floor 4.
+"""The WebSocket `/ws`: one client from its handshake to its end. Floor 4.
 
-Admission is decided before accept: by origin in batonic_site.asgi, by login or key here. The books themselves
-come from the hub; this consumer only follows requests, so that a slow or confused client costs the others
-nothing.
+Plain ASGI: a consumer of Channels would hop through a thread for each message that it gets, and a thousand clients
+acknowledge some thousand messages a second. Admission is decided before accept: by origin in batonic_site.asgi, by
+login or key here. Whoever is one too many is accepted and closed at once, because only so a browser is told why.
+
+The books come from the hub; this follows requests, so that a slow or confused client costs the others nothing.
 """
 
 import asyncio
-import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 from channels.db import database_sync_to_async
-from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 
 from history.queries import is_known
 from orderbook.hub import current_hub
-from orderbook.socket_protocol import MAX_MESSAGE_BYTES, PUSH_MS_RANGE, SocketError, Wish, hello, read_request
-from replay.auth import websocket_reader
+from orderbook.outlet import Send, outlet_of
+from orderbook.rate import Allowance
+from orderbook.socket_counts import COUNTS
+from orderbook.socket_protocol import (
+    MAX_MESSAGE_BYTES,
+    MESSAGES_PER_S,
+    PUSH_MS_RANGE,
+    Ack,
+    Close,
+    Request,
+    Rest,
+    SocketError,
+    Watch,
+    Wish,
+    ack_of_rest,
+    ack_of_wish,
+    hello,
+    read_request,
+)
+from orderbook.viewer import Subscription, Viewer
+from orderbook.visitors import current_visitors
+from replay.passes import websocket_pass
 
-log = logging.getLogger(__name__)
+GONE: Final = 1006
+"""What stands for a close without a code."""
 
-TOO_BIG = 1009
+Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
-class BookConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels carries no types
-    """One client."""
+async def live_socket(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Serve one client: greet it, follow its requests, and forget it when it has gone."""
+    await receive()  # that it wants to connect
+    pass_ = await websocket_pass(scope)
+    if pass_ is None:
+        COUNTS.refused["forbidden"] += 1
+        await send({"type": "websocket.close"})
+        return
+    await send({"type": "websocket.accept"})
+    viewer = Viewer(scope.get("outlet") or outlet_of(send), settings.WS_SLOW_CLOSE_S)
+    visitors, address = current_visitors(), (scope.get("client") or ("",))[0]
+    refusal = visitors.refusal(pass_, address)
+    if refusal:
+        COUNTS.refused["too_many"] += 1
+        viewer.close(Close.TOO_MANY_CLIENTS, refusal)
+        return
+    visitor = visitors.enter(pass_, address, viewer)
+    code = GONE
+    try:
+        code = await Visit(viewer).follow(receive)
+    finally:
+        visitors.leave(visitor)
+        COUNTS.closed[code] += 1
 
-    channel_layer_alias = None  # the hub listens for all clients
 
-    async def connect(self) -> None:
-        """Accept readers and greet them; refuse everybody else before the connection stands."""
-        self._task: asyncio.Task[None] | None = None
-        if await websocket_reader(self.scope) is None:
-            await self.close()
-            return
+class Visit:
+    """What one client asks for, one request after the other."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
+        self._hub = current_hub()
+        self._now = asyncio.get_running_loop().time
         self._default = Wish(settings.SYMBOL, settings.DEPTH, max(settings.PUSH_MS, PUSH_MS_RANGE[0]))
-        self._wish = Wish(None, self._default.depth, self._default.push_ms)
-        await self.accept()
-        await self.send(hello(self._default))
+        self._allowance = Allowance(MESSAGES_PER_S, self._now())
 
-    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Follow one request, or say why not."""
-        if len(text_data or bytes_data or "") > MAX_MESSAGE_BYTES:
-            await self.send(SocketError("too_big", f"a message has at most {MAX_MESSAGE_BYTES} bytes").text())
-            await self.close(TOO_BIG)
+    async def follow(self, receive: Receive) -> int:
+        """Follow requests until the client has gone; return the code of its close."""
+        self._viewer.say(hello(self._default))
+        try:
+            while (message := await receive())["type"] != "websocket.disconnect":
+                await self._take(message)
+            return int(message.get("code") or GONE)
+        finally:
+            for subscription in self._viewer.subscriptions.values():
+                self._hub.leave(subscription)
+
+    async def _take(self, message: dict[str, Any]) -> None:
+        """Follow one request, or say why not. What comes behind our own close counts for nothing."""
+        if self._viewer.is_closed:
             return
         try:
-            if text_data is None:
-                raise SocketError("bad_json", "expected JSON text, found a binary message")
-            verb, wish = read_request(text_data, self._wish, self._default)
-            if verb == "watch" and wish.symbol != self._wish.symbol:
-                await self._expect_known(str(wish.symbol))
+            await self._follow_request(read_request(self._text(message), self._viewer.wishes, self._default))
         except SocketError as error:
-            await self.send(error.text())
-            return
-        self._rest()
-        self._wish = wish
-        await self.send(wish.ack())
-        if wish.symbol is not None:
-            watch = current_hub().watch(wish.symbol, wish.depth, wish.push_ms, self.send)
-            self._task = asyncio.create_task(watch)
-            self._task.add_done_callback(_report)
+            self._viewer.say(error.text())
+            if error.close is not None:
+                self._viewer.close(error.close, error.detail)
 
-    async def disconnect(self, code: int) -> None:
-        """Stop sending."""
-        self._rest()
+    def _text(self, message: dict[str, Any]) -> str:
+        """Return the text of a message. Raises SocketError where it is none, too long, or comes too soon."""
+        if not self._allowance.allows(self._now()):
+            close = Close.TOO_MANY_MESSAGES if self._allowance.refused >= MESSAGES_PER_S else None
+            raise SocketError("too_many_messages", f"a client sends at most {MESSAGES_PER_S} messages a second", close)
+        text = message.get("text")
+        if len(text or message.get("bytes") or "") > MAX_MESSAGE_BYTES:
+            raise SocketError("too_big", f"a message has at most {MAX_MESSAGE_BYTES} bytes", Close.TOO_BIG)
+        if text is None:
+            raise SocketError("bad_json", "expected JSON text, found a binary message")
+        return str(text)
 
-    def _rest(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+    async def _follow_request(self, request: Request) -> None:
+        viewer = self._viewer
+        match request:
+            case Ack(seq, symbol):
+                viewer.acknowledge(seq, symbol)
+            case Rest(symbols):
+                for symbol in symbols:
+                    self._hub.leave(viewer.subscriptions.pop(symbol))
+                viewer.say(ack_of_rest(self._default, viewer.acks, viewer.wishes))
+            case Watch(wish, instead_of, acks):
+                if wish.symbol not in viewer.subscriptions:
+                    await self._expect_known(wish.symbol)
+                if instead_of is not None:
+                    self._hub.leave(viewer.subscriptions.pop(instead_of))
+                if acks is not None:
+                    viewer.want_acks(acks)
+                subscription = Subscription(viewer, self._hub.topic(wish.symbol), wish)
+                viewer.subscriptions[wish.symbol] = subscription
+                viewer.say(ack_of_wish(wish, viewer.acks, viewer.wishes))
+                self._hub.follow(subscription)
 
     async def _expect_known(self, symbol: str) -> None:
         """Raise SocketError unless the symbol is the default one, has a book here, or is in the database."""
-        if symbol == settings.SYMBOL or symbol in current_hub().topics:
+        if symbol == settings.SYMBOL or symbol in self._hub.topics:
             return
         if not await database_sync_to_async(is_known)(symbol):
             raise SocketError("unknown_symbol", f"symbol: {symbol} is not known here; GET /api/symbols lists all")
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a live view ended with an error", exc_info=error)

@@ -21,10 +21,22 @@ BOOK_KEY: Final = "batonic:book:{symbol}"
 FULL_BOOK_KEY: Final = "batonic:full:{symbol}"
 """Redis: the newest complete book as JSON text, refreshed at most once a second."""
 
-ENGINE_STATUS_KEY: Final = "batonic:engine"
-"""Redis: the engine's status as JSON text; it expires when the engine is gone."""
+ENGINE_STATUS_KEY: Final = "batonic:engine:{name}"
+"""Redis: the status of the engine of that name as JSON text; it expires when the engine is gone."""
 
 ENGINE_STATUS_TTL_S: Final = 5
+
+ENGINES_KEY: Final = "batonic:engines"
+"""Redis: the names of the engines that have lived, in a sorted set by their last sign of life, in Unix seconds."""
+
+ENGINE_REMEMBERED_S: Final = 600
+"""How long an engine that is gone is missed; then it is forgotten."""
+
+DEFAULT_ENGINE: Final = "engine"
+"""The name of the only one."""
+
+HEAD_START: Final = '{"type":"book"'
+"""How the head of each BookMessage begins."""
 
 _GROUP_SAFE: Final = re.compile(r"[a-zA-Z\d\-_.]{1,80}")
 
@@ -36,7 +48,7 @@ class BookMessage(TypedDict):
     symbol: str
     run_id: str
     seq: int
-    head: str  # '{"type":"book","symbol":…,"state":"ok"' : an object left open
+    head: str  # '{"type":"book","symbol":…,"state":"ok","published_ns":"…"' : an object left open
     bids: list[str]  # one '[price,size,count]' a level, best first
     asks: list[str]
     trades: NotRequired[list[str]]  # one '[price,size,"B","ts_ns"]' each, oldest first: those since the last push, cut
@@ -46,18 +58,52 @@ class BookMessage(TypedDict):
 class EngineStatus(TypedDict):
     """What the engine says of itself once a second."""
 
+    name: str
     state: str  # connecting | waiting | streaming | stopping
     run_id: str
     records: int
     records_per_s: int
     snapshots: int
     snapshots_stored: int  # in the table for sure: written now, or found there
-    queue_items: int
+    queue_items: int  # of all sinks, on disk or in memory
+    queue_bytes: int  # in memory
+    queue_capacity_bytes: int
+    spilled: int  # moved to the disk since the start, because PostgreSQL was slow or away
+    on_disk: int  # of those, still there
+    dropped: int  # lost by any sink since the start
+    lag_records: int  # arrived and not received yet
+    lag_ms: float  # how long the oldest of them has waited, at most
     symbols: dict[str, dict[str, str]]  # symbol -> {"bid", "ask", "ts", "state"} as text
     feed_path: str
     feed_size_bytes: int
     degraded: dict[str, str]  # a sink, the results or the feed -> why
     ts: str
+
+
+def blank_status(name: str) -> EngineStatus:
+    """Return the status of an engine to which nothing has come yet."""
+    return EngineStatus(
+        name=name,
+        state="waiting",
+        run_id="",
+        records=0,
+        records_per_s=0,
+        snapshots=0,
+        snapshots_stored=0,
+        queue_items=0,
+        queue_bytes=0,
+        queue_capacity_bytes=0,
+        spilled=0,
+        on_disk=0,
+        dropped=0,
+        lag_records=0,
+        lag_ms=0.0,
+        symbols={},
+        feed_path="",
+        feed_size_bytes=0,
+        degraded={},
+        ts="",
+    )
 
 
 def group_name(symbol: str) -> str:
@@ -82,9 +128,23 @@ def final_book_name(symbol: str) -> str:
 
 def book_text(message: BookMessage, depth: int) -> str:
     """Return the JSON text of a book cut to ``depth`` levels a side, and of its trades. Cost: one join."""
+    return message["head"] + book_tail(message, depth)
+
+
+def book_tail(message: BookMessage, depth: int) -> str:
+    """Return what follows the head in that text: levels, trades, the end."""
     bids = ",".join(message["bids"][:depth])
     asks = ",".join(message["asks"][:depth])
     trades = ""
     if "trades" in message:
         trades = f',"trades":[{",".join(message["trades"])}],"trade_count":{message.get("trade_count", 0)}'
-    return f'{message["head"]},"bids":[{bids}],"asks":[{asks}]{trades}}}'
+    return f',"bids":[{bids}],"asks":[{asks}]{trades}}}'
+
+
+def head_as(message: BookMessage, kind: str) -> str:
+    """Return the head of a book as that of a message of another type: an object left open, with its run, seq and times.
+
+    >>> head_as({"head": '{"type":"book","symbol":"CLX5","seq":7'}, "bbo")
+    '{"type":"bbo","symbol":"CLX5","seq":7'
+    """
+    return f'{{"type":"{kind}"{message["head"][len(HEAD_START) :]}'

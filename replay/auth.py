@@ -5,12 +5,9 @@ knows him but must refuse raises 403; when none does, ninja answers 401. A sessi
 unsafe methods, a key is not: no browser sends it by itself.
 """
 
-import base64
-import binascii
 from collections.abc import Callable
 from typing import Any, Final
 
-from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser, User
 from django.http import HttpRequest
@@ -21,9 +18,6 @@ from replay.keys import find_key
 from replay.models import ApiKey
 
 CONTROL_PERMISSION: Final = "replay.control_replay"
-
-Reader = User | AnonymousUser | ApiKey
-"""Who reads: an AnonymousUser only where PUBLIC_READ is on."""
 
 
 class BearerKey(HttpBearer):
@@ -75,20 +69,6 @@ READ_AUTH: Final[list[Door]] = [BearerKey("read"), BasicKey("read"), LoginSessio
 CONTROL_AUTH: Final[list[Door]] = [BearerKey("control"), BasicKey("control"), OperatorSession()]
 
 
-async def websocket_reader(scope: dict[str, Any]) -> Reader | None:
-    """Return who opens a WebSocket (scope behind AuthMiddlewareStack); None means refuse it.
-
-    A key comes in the Authorization header only: query strings end up in logs.
-    """
-    token = _key_in_header(dict(scope["headers"]).get(b"authorization", b""))
-    if token:
-        key = await sync_to_async(find_key)(token)
-        if key is not None and "read" in key.scopes:
-            return key
-    user: User | AnonymousUser = scope.get("user", AnonymousUser())
-    return user if user.is_authenticated or settings.PUBLIC_READ else None
-
-
 def _key_with_scope(text: str, scope: str) -> ApiKey | None:
     """Return the usable key with this text; a key never may what its owner may not. Raises HttpError (403)."""
     key = find_key(text)
@@ -99,16 +79,3 @@ def _key_with_scope(text: str, scope: str) -> ApiKey | None:
     if scope == "control" and not key.owner.has_perm(CONTROL_PERMISSION):
         raise HttpError(403, f"The owner of this key lacks the permission {CONTROL_PERMISSION}.")
     return key
-
-
-def _key_in_header(value: bytes) -> str:
-    """Return the key in a Bearer or Basic header; empty when there is none."""
-    scheme, _, credentials = value.partition(b" ")
-    if scheme.lower() == b"basic":
-        try:
-            credentials = base64.b64decode(credentials.strip(), validate=True).partition(b":")[0]
-        except binascii.Error:
-            return ""
-    elif scheme.lower() != b"bearer":
-        return ""
-    return credentials.strip().decode("latin-1")

@@ -8,7 +8,7 @@ import base64
 import hmac
 import secrets
 import string
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final, TypeVar
@@ -97,6 +97,14 @@ def is_usable(text: str, scope: str = "feed") -> bool:
     return _asked(lambda: text in _secrets(bucket_of(text), scope))
 
 
+def usable_keys(ids: Collection[int], scope: str) -> set[int]:
+    """Return which of these rows still open what a scope opens. Cost: one query."""
+    if not ids:
+        return set()
+    rows = _usable_at(timezone.now()).filter(pk__in=ids)
+    return {key.pk for key in rows if scope in key.scopes}
+
+
 def note_login(text: str) -> None:
     """Note that a key has opened something, at most once a minute."""
     if text != feed_key():
@@ -109,9 +117,11 @@ def _secrets(bucket_id: str, scope: str) -> list[str]:
 
 
 def _usable(bucket_id: str, now: datetime) -> "QuerySet[ApiKey]":
-    return ApiKey.objects.filter(
-        Q(expires_at=None) | Q(expires_at__gt=now), bucket_id=bucket_id, revoked_at=None, owner__is_active=True
-    ).select_related("owner")
+    return _usable_at(now).filter(bucket_id=bucket_id).select_related("owner")
+
+
+def _usable_at(now: datetime) -> "QuerySet[ApiKey]":
+    return ApiKey.objects.filter(Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None, owner__is_active=True)
 
 
 def _asked(ask: Callable[[], _Found]) -> _Found:

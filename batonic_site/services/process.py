@@ -34,6 +34,8 @@ class Program:
     stop_signal: signal.Signals = signal.SIGTERM
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     user: int | None = None
+    inherited: tuple[int, ...] = ()
+    """File descriptors of ours that the program gets, under the same numbers."""
 
     def start(self) -> "subprocess.Popen[bytes]":
         """Start the program in a session of its own: a Ctrl-C in our terminal reaches us only, and we pass it on."""
@@ -45,6 +47,7 @@ class Program:
                 stdout=log,
                 stderr=log and subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=self.inherited,
                 user=self.user,
                 group=self.user,
                 extra_groups=None if self.user is None else [],

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import pytest
 import redis
 from django.conf import settings as django_settings
 from django.db import connection
+from playwright.sync_api import expect
 from pytest_django import Settings
 
 from batonic_site.services.process import Program, kill_group, stop
@@ -34,7 +35,7 @@ CHROMIUM_ARGS = [
     "--disable-default-apps",
     "--no-first-run",
 ]
-MANAGE = Path(django_settings.BASE_DIR) / "manage.py"
+MANAGE = Path(__file__).parents[2] / "manage.py"
 
 
 class Spawn(Protocol):
@@ -51,8 +52,29 @@ class Spawn(Protocol):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run browser tests last: playwright keeps an event loop on the main thread, beside which no other can start."""
-    items.sort(key=lambda item: "browser" in getattr(item, "fixturenames", ()))
+    """Put the files in an order that each worker of a distributed run can keep, because it is given whole files.
+
+    1. Files whose tests roll the database back, or have none: they find what the migrations wrote.
+    2. Files with tests that empty the tables behind them.
+    3. Files with browser tests, and these last in their file: playwright keeps an event loop on the main thread,
+       beside which no other can start.
+    """
+    emptying = {item.path for item in items if _empties_tables(item)}
+    with_browser = {item.path for item in items if _uses_browser(item)}
+    items.sort(key=lambda item: (item.path in with_browser, item.path in emptying, _uses_browser(item)))
+
+
+def _empties_tables(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("django_db")
+    return "transactional_db" in _fixtures(item) or bool(marker and marker.kwargs.get("transaction"))
+
+
+def _uses_browser(item: pytest.Item) -> bool:
+    return "browser" in _fixtures(item)
+
+
+def _fixtures(item: pytest.Item) -> Sequence[str]:
+    return getattr(item, "fixturenames", ())
 
 
 @pytest.fixture
@@ -116,6 +138,7 @@ def child_environment(folder: Path) -> dict[str, str]:
         "STREAMER_TCP_PORT": raw_port,
         "GATEWAY_PORT": gateway_port,
         "WEB_PORT": web_port,
+        "METRICS_PORT": "0",
         "DJANGO_SETTINGS_MODULE": "batonic_site.settings",
         "PYTHONUNBUFFERED": "1",
     }
@@ -124,7 +147,7 @@ def child_environment(folder: Path) -> dict[str, str]:
 _OVERRIDING = {
     "DATABASE_URL", "CSV_PATH", "FEED_PATH", "BENCH_LOG_PATH", "API_PORT", "WS_PORT", "FRONTEND_PORT",
     "GATEWAY_HOST", "FEED_PROTOCOL", "FEED_HOST", "FEED_PORT", "FEED_KEY", "FEED_KEY_FILE", "FEED_DATASET",
-    "FEED_SYMBOLS", "DJANGO_ALLOW_ASYNC_UNSAFE",
+    "FEED_SYMBOLS", "ENGINE_NAME", "METRICS_HOST", "OTEL_TRACES", "DJANGO_ALLOW_ASYNC_UNSAFE",
 }  # fmt: skip
 
 
@@ -161,7 +184,7 @@ def spawn(process_env: dict[str, str], tmp_path: Path) -> Iterator[Spawn]:
 def wait_for() -> Callable[..., Any]:
     """Return a function that polls ``condition()`` until it holds and returns its value."""
 
-    def wait(condition: Callable[[], Any], timeout_s: float = 10.0, what: str = "the condition") -> Any:
+    def wait(condition: Callable[[], Any], timeout_s: float = 30.0, what: str = "the condition") -> Any:
         deadline = time.monotonic() + timeout_s
         while not (value := condition()):
             assert time.monotonic() < deadline, f"{what} did not hold within {timeout_s} s"
@@ -178,10 +201,11 @@ def find_chromium() -> str | None:
 
 @pytest.fixture(scope="session")
 def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
-    """Let pytest-playwright use the installed browser."""
+    """Let pytest-playwright use the installed browser, and let a page take its time on a busy machine."""
     chromium = find_chromium()
     if chromium is None:
         pytest.skip("no browser: install chromium (Debian: apt-get install chromium), or set CHROMIUM to its path")
+    expect.set_options(timeout=20_000)
     return {**browser_type_launch_args, "executable_path": chromium, "args": CHROMIUM_ARGS}
 
 

@@ -65,7 +65,7 @@ def test_in_a_container_every_port_listens_to_the_outside(compose):
 
 def test_containers_and_terminal_run_the_same_processes(compose):
     services = compose["services"]
-    assert set(services) == set(PROCFILE) | {"db", "redis", "prepare"}
+    assert set(services) == set(PROCFILE) | {"db", "redis", "prepare", "proxy"}
     for name, line in PROCFILE.items():
         assert services[name]["command"] == re.sub(r" --loglevel \S+", "", line).split(), name
 
@@ -88,6 +88,16 @@ def test_the_compose_file_waits_for_servers_and_preparation(compose):
             "redis": "service_healthy",
             "prepare": "service_completed_successfully",
         }, name
+
+
+def test_the_proxy_alone_is_published_for_the_web_and_is_believed(compose):
+    web, proxy = compose["services"]["web"], compose["services"]["proxy"]
+    assert "ports" not in web and web["deploy"] == {"replicas": "${WEB_PROCESSES:-2}"}
+    assert web["environment"]["BEHIND_PROXY"] == "1"
+    assert proxy["volumes"] == ["./batonic_site/services/nginx.conf:/etc/nginx/nginx.conf:ro"]
+    config = (PROJECT / "batonic_site" / "services" / "nginx.conf").read_text()
+    assert "server web:8000 " in config and "listen 8080;" in config
+    assert "least_conn;" in config and proxy["ports"][0].endswith(":8080")
 
 
 def test_no_secret_stands_in_the_container_files():

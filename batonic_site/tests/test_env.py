@@ -196,3 +196,15 @@ def test_the_parts_of_a_connection_can_be_named_one_by_one(tmp_path):
     )
     expected = {"host": "db", "port": "6432", "dbname": "market", "user": "me", "password": "a b"}
     assert conninfo_to_dict(run.stdout) == expected, run.stderr
+
+
+@pytest.mark.parametrize("name", ["East", "a b", "../x", "x" * 33, "-a", "ä"])
+def test_a_name_that_is_not_safe_in_files_and_keys_is_refused(monkeypatch, name):
+    monkeypatch.setenv("ENGINE_NAME", name)
+    with pytest.raises(ImproperlyConfigured, match="ENGINE_NAME"):
+        env.name("ENGINE_NAME", "engine")
+
+
+def test_a_name_may_be_short_and_plain(monkeypatch):
+    monkeypatch.setenv("ENGINE_NAME", "west-2_b")
+    assert (env.name("ENGINE_NAME", "engine"), env.name("NOT_SET_AT_ALL", "engine")) == ("west-2_b", "engine")

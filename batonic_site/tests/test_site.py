@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import redis
 from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 from django.core.exceptions import RequestAborted
@@ -19,19 +20,17 @@ from django.urls import Resolver404, resolve
 from batonic_site import health as health_module
 from batonic_site import logs
 from batonic_site.asgi import application
-from orderbook.live import ENGINE_STATUS_KEY, EngineStatus
+from orderbook.live import ENGINE_STATUS_KEY, ENGINES_KEY, blank_status
 from replay.schedule import TICK_KEY
 from replay.streamer.messages import STATUS_KEY
 
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-def engine_status(**changes: object) -> str:
-    status = EngineStatus(
-        state="streaming", run_id="r", records=0, records_per_s=0, snapshots=0, snapshots_stored=0, queue_items=0,
-        symbols={}, feed_path="", feed_size_bytes=0, degraded={}, ts="",
-    )  # fmt: skip
-    return json.dumps(status | changes)
+def tell_engine(client: redis.Redis, name: str, **changes: object) -> None:
+    """Say in Redis what an engine says of itself."""
+    client.zadd(ENGINES_KEY, {name: 1})
+    client.set(ENGINE_STATUS_KEY.format(name=name), json.dumps(blank_status(name) | changes))
 
 
 def test_livez_and_readyz_answer_anybody(client, db, redis_client):
@@ -60,7 +59,7 @@ def test_health_tells_which_part_is_down(admin_client, redis_client, settings, d
 
 def test_health_is_ok_when_every_part_is(admin_client, redis_client, monkeypatch):
     monkeypatch.setitem(health_module._PROCESSES, "worker", lambda: None)  # replay/tests/test_worker.py has a real one
-    redis_client.set(ENGINE_STATUS_KEY, engine_status())
+    tell_engine(redis_client, "engine")
     redis_client.set(STATUS_KEY.format(feed="main"), json.dumps({"state": "IDLE"}))
     redis_client.set(TICK_KEY, 1)
     health = admin_client.get("/api/health").json()
@@ -80,9 +79,30 @@ def test_health_is_ok_when_every_part_is(admin_client, redis_client, monkeypatch
 )
 def test_health_tells_what_the_engine_suffers_from(admin_client, redis_client, settings, change, reason):
     settings.FEED_HOST, settings.FEED_PORT = "127.0.0.1", 9000
-    redis_client.set(ENGINE_STATUS_KEY, engine_status(**change))
+    tell_engine(redis_client, "engine", **change)
     health = admin_client.get("/api/health").json()
     assert health["feed_ok"] is False and reason in health["reasons"]
+
+
+def test_health_tells_of_every_engine_and_misses_one_that_is_gone(admin_client, redis_client, monkeypatch):
+    monkeypatch.setattr(health_module, "_PROCESSES", dict.fromkeys(health_module._PROCESSES, lambda: None))
+    tell_engine(redis_client, "east", spilled=7, on_disk=3, lag_records=5, lag_ms=1.5, queue_capacity_bytes=64)
+    tell_engine(redis_client, "west", degraded={"database": "it is away"})
+    health = admin_client.get("/api/health").json()
+    assert health["reasons"] == ["engine west: database degraded: it is away"]
+    east, west = health["engines"]
+    assert (east["name"], east["ok"], east["spilled"], east["on_disk"], east["lag_records"]) == ("east", True, 7, 3, 5)
+    assert (west["name"], west["ok"], west["degraded"]) == ("west", False, {"database": "it is away"})
+    redis_client.delete(ENGINE_STATUS_KEY.format(name="east"))
+    tell_engine(redis_client, "west")
+    health = admin_client.get("/api/health").json()
+    assert health["reasons"] == ["engine east: no heartbeat; is `manage.py runengine` running?"]
+    assert [(engine["name"], engine["state"]) for engine in health["engines"]] == [
+        ("east", "gone"),
+        ("west", "waiting"),
+    ]
+    redis_client.zrem(ENGINES_KEY, "east")
+    assert admin_client.get("/api/health").json()["ok"] is True
 
 
 def test_health_does_not_wait_for_a_redis_that_is_gone(admin_client, settings, free_port):
@@ -158,27 +178,20 @@ async def test_a_websocket_from_a_foreign_page_is_refused():
     assert not connected
 
 
-@pytest.mark.django_db(transaction=True)
-async def test_a_program_without_origin_cannot_use_a_cookie(admin_client, redis_client):
-    cookie = f"sessionid={admin_client.cookies['sessionid'].value}".encode()
-    page = WebsocketCommunicator(application, "/ws", headers=[(b"cookie", cookie), (b"origin", b"http://localhost")])
-    connected, _ = await page.connect()
-    assert connected
-    await page.disconnect()
-    program = WebsocketCommunicator(application, "/ws", headers=[(b"cookie", cookie)])
-    connected, _ = await program.connect()
-    assert not connected
-
-
-async def test_an_idle_channel_stays_open_longer_than_the_socket_timeout_of_redis_py(redis_client):
+async def test_an_idle_channel_stays_open_longer_than_the_socket_timeout_of_redis_py(redis_client, monkeypatch):
     layer = get_channel_layer()
     channel = await layer.new_channel()
     await layer.group_add("idle", channel)
     waiting = asyncio.create_task(layer.receive(channel))
-    done, _ = await asyncio.wait([waiting], timeout=12)
-    assert not done, "an idle wait must not end by itself"
+    loop = asyncio.get_running_loop()
+    clock, jumps_s = loop.time, [0]
+    monkeypatch.setattr(loop, "time", lambda: clock() + sum(jumps_s))
+    for _ in range(30):  # half a minute goes by, for everything that the loop would end in time
+        jumps_s.append(1)
+        await asyncio.sleep(0.01)
+    assert not waiting.done(), "an idle wait must not end by itself"
     await layer.group_send("idle", {"type": "hello"})
-    assert await asyncio.wait_for(waiting, 2) == {"type": "hello"}
+    assert await asyncio.wait_for(waiting, 20) == {"type": "hello"}
     await layer.flush()
 
 
@@ -200,6 +213,20 @@ def test_log_lines_cannot_be_forged_and_carry_their_fields(capfd):
     assert record["event"] == 'user x"\n{"event": "forged"}'
     assert (record["level"], record["logger"], record["run_id"]) == ("warning", "batonic.test", "r1")
     assert record["ts"].endswith("Z")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_character_of_a_message_begins_a_line_or_moves_the_cursor(monkeypatch, terminal):
+    out = io.StringIO()
+    out.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", out)
+    logs.configure({"level": "INFO"})
+    bad = "".join(map(chr, (*range(32), *range(127, 160), 0x2028, 0x2029)))
+    logging.getLogger("batonic.test").warning("said: %s", bad, extra={"symbol": f"C{bad}L", "status": {"x": bad}})
+    [line] = out.getvalue().splitlines()
+    assert "said: " in line
+    assert terminal or (line.isascii() and json.loads(line)["symbol"] == f"C{bad}L")
+    assert not {"\r", "\x85", "\x9b", "\u2028"} & set(line)
 
 
 def test_log_lines_go_to_what_standard_error_is_when_they_come(monkeypatch):

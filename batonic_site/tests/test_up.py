@@ -1,5 +1,6 @@
 """`manage.py up` as its user meets it: a real process with its own servers, ports and data folder."""
 
+import http.client
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -47,7 +49,8 @@ class Up:
                 continue
             if parent == self.process.pid:
                 names = (word for word in command if word.startswith("run") or word in ("worker", "beat"))
-                found[next(names, Path(command[0]).name)] = int(folder.name)
+                name = next(names, Path(command[0]).name)
+                found[name if name not in found else f"second {name}"] = int(folder.name)
         return found
 
     def stop(self) -> float:
@@ -71,6 +74,7 @@ def environment(tmp_path: Path, free_port: Callable[[], int]) -> dict[str, str]:
         "DATA_DIR": str(data),
         "STREAMER_LOOP": "1",
         "WEB_PORT": str(free_port()),
+        "WEB_PROCESSES": "2",
         "STREAMER_TCP_PORT": str(free_port()),
         "GATEWAY_PORT": str(free_port()),
     }
@@ -111,10 +115,22 @@ def test_up_runs_everything_survives_a_crash_and_stops_cleanly(start, environmen
     assert second.returncode == 1 and b"already runs on" in second.stderr
 
     before = up.children()
-    assert {"runstreamer", "runengine", "runweb", "worker", "beat"} <= set(before) and len(before) == 7
+    assert {"runstreamer", "runengine", "runweb", "second runweb", "worker", "beat"} <= set(before)
+    assert len(before) == 8
+    assert {"web.1.log", "web.2.log"} <= {path.name for path in (tmp_path / "var" / "log").iterdir()}
     os.kill(before["runengine"], signal.SIGKILL)
     wait_for(lambda: up.children().get("runengine", before["runengine"]) != before["runengine"], 10, "a new engine")
     assert "engine ended (by SIGKILL); it starts again" in up.text
+
+    os.kill(before["runweb"], signal.SIGKILL)
+    wait_for(lambda: re.search(r"web\.[12] ended \(by SIGKILL\); it starts again", up.text), 10, "the end")
+    for _ in range(20):  # the other one answers
+        with closing(http.client.HTTPConnection("127.0.0.1", int(environment["WEB_PORT"]), timeout=10)) as asked:
+            asked.request("GET", "/livez")
+            assert asked.getresponse().status == 200
+    wait_for(
+        lambda: len(up.children()) == 8 and before["runweb"] not in up.children().values(), 10, "a new web process"
+    )
 
     running = up.children()
     assert up.stop() < 10

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from engine_worker.backoff import backoff
-from engine_worker.mailbox import Mailbox
-from engine_worker.metrics import SinkCounters
+from engine_worker.mailbox import Mailbox, Progress
+from engine_worker.metrics import LatencyHistogram, SinkCounters
 
 T = TypeVar("T")
 Item = TypeVar("Item", contravariant=True)
@@ -39,11 +39,16 @@ class Written(NamedTuple):
     dropped: int = 0
 
 
+Write = Callable[[list[T]], Written]
+
+
 class Writer(Protocol[T]):
     """The I/O of one output, without threads: tests call it directly."""
 
     target: str
     """What is written to, as the operator calls it."""
+    encode_ns: int
+    """What encoding one snapshot of the last batch took; 0 before the first."""
 
     def write(self, batch: list[T]) -> Written:
         """Write a batch, or raise SinkUnavailable with nothing counted as written.
@@ -84,6 +89,15 @@ class Sink(Protocol[Item]):
     def alive(self) -> bool:
         """False when the thread died of a programming fault."""
 
+    write_ns: LatencyHistogram
+    """Of the batches that were written."""
+    failures: int
+    """Writes that failed; what they held was kept."""
+
+    @property
+    def encode_ns(self) -> int:
+        """What encoding one snapshot of the last batch took, on the thread of the output; 0 before the first."""
+
 
 class ThreadedSink(Generic[T]):
     """A mailbox, and the thread that writes what is in it.
@@ -102,8 +116,13 @@ class ThreadedSink(Generic[T]):
         stalled_after_s: float = STALLED_AFTER_S,
     ) -> None:
         self.name = name
+        self.write_ns = LatencyHistogram()
+        """Of the batches that were written."""
+        self.failures = 0
+        """Writes that the target refused or did not answer; the batch was kept."""
         self._mailbox = mailbox
         self._writer = writer
+        self._write: Write[T] = lambda batch: self._writer.write(batch)
         self._retry_cap_s = retry_cap_s
         self._stalled_after_s = stalled_after_s
         self._fault = ""
@@ -115,12 +134,20 @@ class ThreadedSink(Generic[T]):
         self._abandon = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
+    def write_through(self, wrap: Callable[[Write[T]], Write[T]]) -> None:
+        """Put something around each write. To be called before the start."""
+        self._write = wrap(self._writer.write)
+
     def start(self) -> None:
         self._thread.start()
 
     @property
     def degraded(self) -> str:
         return "; ".join(filter(None, (self._stalled() or self._fault, self._dropping)))
+
+    @property
+    def encode_ns(self) -> int:
+        return self._writer.encode_ns
 
     def offer(self, item: T) -> None:
         self._mailbox.offer(item)
@@ -143,6 +170,10 @@ class ThreadedSink(Generic[T]):
         return self._mailbox.counters
 
     @property
+    def progress(self) -> Progress:
+        return self._mailbox.progress
+
+    @property
     def alive(self) -> bool:
         return self._thread.is_alive()
 
@@ -150,10 +181,11 @@ class ThreadedSink(Generic[T]):
         """Write one batch. False when the target was away: the batch is the next one again."""
         self.tell_drops(time.monotonic())
         batch = self._mailbox.take(timeout_s)
-        self._writing_since = time.monotonic()
+        self._writing_since = begun = time.monotonic()
         try:
-            done = self._writer.write(batch)
+            done = self._write(batch)
         except SinkUnavailable as error:
+            self.failures += 1
             self._mailbox.put_back()
             if not self._fault:
                 log.warning("%s: degraded, keeps what it has and tries again: %s", self.name, error)
@@ -164,6 +196,8 @@ class ThreadedSink(Generic[T]):
         if self._fault:
             log.info("%s: works again", self.name)
             self._fault = ""
+        if batch:
+            self.write_ns.add(round((time.monotonic() - begun) * 1e9))
         self._mailbox.settle(*done)
         return True
 

@@ -27,8 +27,10 @@ from orderbook.book.snapshot import BookSnapshot
 from orderbook.live import (
     BOOK_KEY,
     BOOK_TTL_S,
+    ENGINE_REMEMBERED_S,
     ENGINE_STATUS_KEY,
     ENGINE_STATUS_TTL_S,
+    ENGINES_KEY,
     FULL_BOOK_KEY,
     BookMessage,
     EngineStatus,
@@ -61,6 +63,7 @@ class BroadcastWriter:
     """One event loop, one channel layer and one Redis client, used by the thread that writes."""
 
     target = "Redis"
+    encode_ns = 0  # what it encodes is not stored
 
     def __init__(self, redis_url: str, status: Callable[[], EngineStatus]) -> None:
         # Our caller retries with a newer book; the client's own retries would only hold an old one up.
@@ -76,7 +79,7 @@ class BroadcastWriter:
         self._status_due = 0.0
         self.publish_ns = LatencyHistogram()
         """From the arrival of the oldest change that a book shows until Redis has it, the wait for PUSH_MS included."""
-        self._kept: dict[str, LiveBook] = {}  # key -> the newest book under it
+        self._kept: dict[str, bytes | str] = {}  # key -> what was written under it
 
     def write(self, batch: list[LiveBook]) -> Written:
         """Publish a batch and, once a second, say that the engine lives. Raises SinkUnavailable while Redis is away."""
@@ -91,8 +94,8 @@ class BroadcastWriter:
         self._loop.close()  # closes the layer's connections too
 
     async def _publish(self, batch: list[LiveBook]) -> None:
-        messages = [(book, message_of(book)) for book in batch]
-        await self._keep(messages)
+        messages = [(book, message_of(book, time.time_ns())) for book in batch]
+        await self._keep({book.key: _kept_form(book, message) for book, message in messages})
         if time.monotonic() >= self._status_due:
             await self._live_on()
             self._status_due = time.monotonic() + STATUS_EVERY_S
@@ -103,25 +106,34 @@ class BroadcastWriter:
                 if book.since_ns:
                     self.publish_ns.add(time.monotonic_ns() - book.since_ns)
 
-    async def _keep(self, messages: list[tuple[LiveBook, BookMessage]]) -> None:
+    async def _keep(self, forms: dict[str, bytes | str]) -> None:
         """Write books under their keys."""
-        if not messages:
+        if not forms:
             return
+        self._kept |= forms
         pipeline = self._redis.pipeline(transaction=False)
-        for book, message in messages:
-            self._kept[book.key] = book
-            pipeline.set(book.key, _kept_form(book, message), ex=BOOK_TTL_S)
+        for key, form in forms.items():
+            pipeline.set(key, form, ex=BOOK_TTL_S)
         await pipeline.execute()
 
     async def _live_on(self) -> None:
         """Say that the engine lives: its status, and the life of every book. A Redis that was restarted has none."""
+        await self._tell(self._status(), time.time())
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.set(ENGINE_STATUS_KEY, json.dumps(self._status()), ex=ENGINE_STATUS_TTL_S)
         for key in self._kept:
             pipeline.expire(key, BOOK_TTL_S)
-        _, *renewed = await pipeline.execute()
-        lost = [book for book, is_there in zip(self._kept.values(), renewed, strict=True) if not is_there]
-        await self._keep([(book, message_of(book)) for book in lost])
+        renewed = await pipeline.execute()
+        lost = {key: form for (key, form), is_there in zip(self._kept.items(), renewed, strict=True) if not is_there}
+        await self._keep(lost)
+
+    async def _tell(self, status: EngineStatus, now_s: float) -> None:
+        """Write the status under the engine's name, and the name among the others; who is long gone is forgotten."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.set(ENGINE_STATUS_KEY.format(name=status["name"]), json.dumps(status), ex=ENGINE_STATUS_TTL_S)
+        pipeline.zadd(ENGINES_KEY, {status["name"]: now_s})
+        pipeline.zremrangebyscore(ENGINES_KEY, 0, now_s - ENGINE_REMEMBERED_S)
+        pipeline.expire(ENGINES_KEY, ENGINE_REMEMBERED_S)
+        await pipeline.execute()
 
 
 class BroadcastSink(ThreadedSink[LiveBook]):
@@ -141,8 +153,8 @@ def _kept_form(book: LiveBook, message: BookMessage) -> bytes | str:
     return book_text(message, max(len(book.snapshot.bids), len(book.snapshot.asks)))
 
 
-def message_of(book: LiveBook) -> BookMessage:
-    """Encode a book for the channel layer."""
+def message_of(book: LiveBook, published_ns: int) -> BookMessage:
+    """Encode a book for the channel layer. ``published_ns`` (wall clock, now) tells readers how old a book is."""
     snapshot = book.snapshot
     parts = book_message(snapshot)
     message = BookMessage(
@@ -150,7 +162,7 @@ def message_of(book: LiveBook) -> BookMessage:
         symbol=snapshot.symbol,
         run_id=snapshot.run_id,
         seq=snapshot.seq,
-        head=parts.head,
+        head=f'{parts.head},"published_ns":"{published_ns}"',
         bids=parts.bids,
         asks=parts.asks,
     )

@@ -8,7 +8,8 @@ thread has its own.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import Final
@@ -16,9 +17,11 @@ from typing import Final
 from psycopg import Error, errors
 
 from engine_worker.copy_rows import COLUMNS, copy_bytes
+from engine_worker.mark import Mark
 from engine_worker.named_rows import HasRows, NamedRows, joined, storable
 from engine_worker.sinks.base import POLL_S, SinkUnavailable, ThreadedSink, Written
 from engine_worker.sinks.deadline import CONNECTION, DeadlineConnection, NoAnswer
+from engine_worker.sinks.mark_table import MarkTable
 from engine_worker.spill import Spill
 from engine_worker.spill_mailbox import SpillMailbox
 from history.models import Instrument, Snapshot
@@ -32,6 +35,8 @@ ANSWER_S: Final = 5.0
 _ANSWER_CAP_S: Final = 60.0
 _KEEP_S: Final = 2.0  # at the end, beyond what was granted, for what is left to go to the disk
 _SYNC_EVERY_S: Final = 1.0
+_ROOM_WITHIN_S: Final = 5.0  # a disk that makes no room for so long is taken for one that hangs
+_LOOK_EVERY_S: Final = 2.0
 
 # The texts below are put together from names of our own models only (hence the noqa); every value is a parameter.
 _TABLE: Final = Snapshot._meta.db_table
@@ -59,19 +64,30 @@ class DatabaseWriter:
     """One connection, made when it is needed and made again when it was lost or did not answer in time."""
 
     target = "PostgreSQL"
+    encode_ns = 0
 
     def __init__(self, conninfo: str, *, answer_s: float = ANSWER_S) -> None:
         self.abandoned: Callable[[], bool] = lambda: False
         """Whether to give up at once, whatever is under way."""
+        self.reached: Callable[[], Mark | None] = lambda: None
+        """The newest mark before which everything is stored, once; None when there is no newer one."""
+        self.marks: MarkTable | None = None
+        self._mark: Mark | None = None  # to be written down
         self._conninfo = conninfo
         self._first_answer_s = self._answer_s = answer_s
         self._connection: DeadlineConnection | None = None
         self._ticks: dict[str, int | None] = {}  # symbol -> the tick that we inserted; None: it was known before
         self._met_duplicates = False
+        self._look_at = 0.0
 
     def write(self, batch: list[NamedRows]) -> Written:
-        """Store a batch, all of it or nothing. Raises SinkUnavailable when the server is away, frozen or refuses."""
+        """Store a batch, all of it or nothing. Raises SinkUnavailable when the server is away, frozen or refuses.
+
+        First a mark is written down that earlier batches have reached.
+        """
+        self._keep_mark()
         if not batch:
+            self._look()
             return Written(0)
         whole = joined(batch)
         fits = storable(whole)
@@ -79,10 +95,11 @@ class DatabaseWriter:
         stored = self._store(rows) if len(rows) else 0
         if refused := len(whole) - len(rows):  # said when the rest is stored: a batch that is tried again says it once
             first = whole.rows[~fits][0]
+            symbol, sequence = whole.names[first["book"]].symbol, int(first["sequence"])
             log.error(
                 "database: refused %d snapshots whose times or name no row can hold; "
                 "the first is %.80r, sequence %d, ts_event %d",
-                refused, whole.names[first["book"]].symbol, first["sequence"], first["ts_event"],
+                refused, symbol, sequence, first["ts_event"], extra={"symbol": symbol, "seq": sequence},
             )  # fmt: skip
         return Written(stored, len(rows) - stored, refused)
 
@@ -91,20 +108,49 @@ class DatabaseWriter:
             self._connection.close()
             self._connection = None
 
+    def _keep_mark(self) -> None:
+        """Write the newest mark that is reached down, so that the next engine goes on from there."""
+        self._mark = self.reached() or self._mark
+        if self._mark is None or self.marks is None:
+            return
+        with self._answering() as connection:
+            self.marks.keep(connection, self._mark)
+        self._mark = None
+
+    def _look(self) -> None:
+        """Ask the server for a sign of life every few seconds: that it is away is known before there are rows."""
+        if time.monotonic() < self._look_at:
+            return
+        with self._answering() as connection:
+            connection.execute("SELECT 1")
+        self._look_at = time.monotonic() + _LOOK_EVERY_S
+
     def _store(self, rows: NamedRows) -> int:
         """Return how many rows are new."""
+        with self._answering() as connection:
+            self._introduce(connection, rows)
+            stored = self._insert(connection, self._encoded(rows), len(rows))
+        self._answer_s = self._first_answer_s
+        return stored
+
+    @contextmanager
+    def _answering(self) -> Iterator[DeadlineConnection]:
+        """Return the connection, which is given up where the server refuses something or does not answer in time."""
         try:
             connection = self._connect()
             connection.deadline_s = time.monotonic() + self._answer_s
-            self._introduce(connection, rows)
-            stored = self._insert(connection, copy_bytes(rows), len(rows))
+            yield connection
         except Error as error:
             if isinstance(error, NoAnswer):
                 self._answer_s = min(2 * self._answer_s, _ANSWER_CAP_S)  # slow is not frozen
             self.close()
             raise SinkUnavailable(" ".join(str(error).split())) from error
-        self._answer_s = self._first_answer_s
-        return stored
+
+    def _encoded(self, rows: NamedRows) -> bytes:
+        begun_ns = time.perf_counter_ns()
+        data = copy_bytes(rows)
+        self.encode_ns = (time.perf_counter_ns() - begun_ns) // len(rows)
+        return data
 
     def _connect(self) -> DeadlineConnection:
         if self._connection is None or self._connection.closed:
@@ -160,12 +206,18 @@ class DatabaseSink(ThreadedSink[NamedRows]):
         writer.abandoned = self._abandon.is_set
         self._ending = Event()
         self._mover = Thread(target=self._move, name="spill", daemon=True)
+        self._rows = writer
 
     def start(self) -> None:
         if found := self._box.recover():
             log.warning("database: %d snapshots that an earlier engine could not write come first", found)
         self._mover.start()
+        self._box.patience_s = _ROOM_WITHIN_S
         super().start()
+
+    def keep_marks(self, marks: MarkTable, reached: Callable[[], Mark | None]) -> None:
+        """Write the marks that are reached into a table. To be called before the start."""
+        self._rows.marks, self._rows.reached = marks, reached
 
     def offer(self, item: HasRows) -> None:
         super().offer(NamedRows(item.rows, item.names))

@@ -2,13 +2,16 @@
 
 import fcntl
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from engine_worker.batch import SnapshotBatch
 from engine_worker.mailbox import FifoMailbox
+from engine_worker.mark import FilePlace
 from engine_worker.sinks.base import SinkUnavailable, ThreadedSink, Written
+from engine_worker.sinks.overlap import Overlap, read_overlap
 from orderbook.book.encoding import LineEncoder
 
 QUEUE_BYTES: Final = 64 << 20  # of 50 levels a side: 27,000 snapshots
@@ -28,8 +31,25 @@ class JsonlWriter:
         self.target = str(path)
         self._path = path
         self._encoder = LineEncoder(depth)
+        self.encode_ns = 0
         self._file = -1
         self._whole = 0  # bytes up to the end of the last whole line of the last whole batch
+        self.place: FilePlace | None = None
+        """Behind it is all that is to come: the end of the file, or where the lines begin that come again.
+
+        None before the first line. Replaced, so that other threads may read it.
+        """
+        self._first_place: FilePlace | None = None
+        self._resume_from: FilePlace | None = None
+        self._overlap: Overlap | None = None
+
+    def place_at_start(self) -> FilePlace:
+        """Return where the file ended before the first line of this process. Any thread may ask."""
+        return self._first_place or _end_of(self._path)
+
+    def resume(self, place: FilePlace) -> None:
+        """Leave out what is written behind a place when it comes again. Before anything comes."""
+        self.place = self._resume_from = place
 
     def write(self, batch: list[SnapshotBatch]) -> Written:
         """Append a batch. Raises SinkUnavailable when the disk, the folder or another engine refuses it."""
@@ -37,11 +57,15 @@ class JsonlWriter:
             return Written(0)
         try:
             self._open()
-            self._append(batch)
+            fresh, overlap = self._fresh(batch)
+            self._append(fresh)
         except OSError as error:
             self._take_back()
             raise SinkUnavailable(f"{self._path}: {error.strerror or error}") from error
-        return Written(sum(map(len, batch)))
+        self._overlap = overlap if overlap and overlap.left else None
+        self._note_place()
+        written = sum(map(len, fresh))
+        return Written(written, sum(map(len, batch)) - written)
 
     def close(self) -> None:
         if self._file >= 0:
@@ -61,14 +85,41 @@ class JsonlWriter:
         self._file = _locked(self._path)
         self._whole = _end_of_last_line(self._file)
         os.ftruncate(self._file, self._whole)  # a line that a killed process left unfinished
+        self._first_place = self._first_place or self._end()
+
+    def _end(self) -> FilePlace:
+        status = os.fstat(self._file)
+        return FilePlace(status.st_dev, status.st_ino, self._whole)
+
+    def _note_place(self) -> None:
+        if self._overlap is None:
+            self.place = self._end()
+
+    def _fresh(self, batch: list[SnapshotBatch]) -> tuple[list[SnapshotBatch], Overlap | None]:
+        """Return what of a batch is not written yet, and what may still come again behind it."""
+        if self._resume_from is not None:
+            self._overlap = self._read_overlap(self._resume_from)
+            self._resume_from = None
+        return (batch, None) if self._overlap is None else self._overlap.without(batch)
+
+    def _read_overlap(self, place: FilePlace) -> Overlap:
+        """Read what is behind a place; all of the file when it is another one, which was begun since."""
+        is_same = place[:2] == self._end()[:2] and place.offset <= self._whole
+        return read_overlap(self._path, place.offset if is_same else 0)
 
     def _append(self, batch: list[SnapshotBatch]) -> None:
+        if not batch:
+            return
         end = self._whole
+        writing_ns, begun_ns = 0, time.perf_counter_ns()
         for lines in self._encoder.encode(batch):
+            encoded_ns = time.perf_counter_ns()
             end += len(lines)
             while lines:
                 lines = lines[os.write(self._file, lines) :]
+            writing_ns += time.perf_counter_ns() - encoded_ns
         self._whole = end
+        self.encode_ns = (time.perf_counter_ns() - begun_ns - writing_ns) // sum(map(len, batch))
 
     def _take_back(self) -> None:
         """Cut off what a failed write left; closing makes the next try look at the file afresh."""
@@ -78,11 +129,35 @@ class JsonlWriter:
             self.close()
 
 
-def jsonl_sink(path: Path, depth: int) -> ThreadedSink[SnapshotBatch]:
-    """Return the sink of the feed file. What its queue has no room for is dropped, counted and told."""
-    return ThreadedSink(
-        "jsonl", FifoMailbox[SnapshotBatch](QUEUE_BYTES, BATCH_SNAPSHOTS, BATCH_AGE_S), JsonlWriter(path, depth)
-    )
+class JsonlSink(ThreadedSink[SnapshotBatch]):
+    """The sink of the feed file. What its queue has no room for is dropped, counted and told."""
+
+    def __init__(self, mailbox: FifoMailbox[SnapshotBatch], writer: JsonlWriter) -> None:
+        super().__init__("jsonl", mailbox, writer)
+        self._lines = writer
+
+    @property
+    def place(self) -> FilePlace | None:
+        return self._lines.place
+
+    def place_at_start(self) -> FilePlace:
+        return self._lines.place_at_start()
+
+    def resume(self, place: FilePlace) -> None:
+        self._lines.resume(place)
+
+
+def jsonl_sink(path: Path, depth: int) -> JsonlSink:
+    """Return the sink with its bound of memory."""
+    return JsonlSink(FifoMailbox[SnapshotBatch](QUEUE_BYTES, BATCH_SNAPSHOTS, BATCH_AGE_S), JsonlWriter(path, depth))
+
+
+def _end_of(path: Path) -> FilePlace:
+    """Return where the whole lines of a file end; of one that is not there, a place behind which is all of any."""
+    with suppress(OSError), path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        return FilePlace(status.st_dev, status.st_ino, _end_of_last_line(file.fileno()))
+    return FilePlace(0, 0, 0)
 
 
 def _locked(path: Path) -> int:

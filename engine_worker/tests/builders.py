@@ -12,7 +12,7 @@ import numpy as np
 
 from engine_worker.config import EngineConfig
 from engine_worker.engine import Engine
-from engine_worker.metrics import SinkCounters
+from engine_worker.metrics import LatencyHistogram, SinkCounters
 from engine_worker.sinks.broadcast import LiveBook
 from orderbook.book.mbo import MBO, MBO_LENGTH, MBO_RTYPE, UNDEF_PRICE, Action, Flags, MboArray, Side
 from orderbook.book.price import SCALE
@@ -126,6 +126,7 @@ def config(folder: Path, **changes: Any) -> EngineConfig:
         "feed_path": folder / "snapshots_feed.jsonl", "bench_log_path": folder / "benchmarks.jsonl",
         "final_book_folder": folder / "final_books", "registered": {}, "pg_conninfo": "",
         "queue_bytes": 64 << 20, "spill_bytes": 1 << 30, "spill_folder": folder / "spill", "redis_url": "",
+        "name": "engine", "metrics_host": "127.0.0.1", "metrics_port": 0, "traces": False, "version": "0",
     }  # fmt: skip
     return EngineConfig(**(values | changes))
 
@@ -133,9 +134,10 @@ def config(folder: Path, **changes: Any) -> EngineConfig:
 class Remembering:
     """A sink that keeps everything in a list."""
 
-    name, degraded, alive = "remembering", "", True
+    name, degraded, alive, failures, encode_ns = "remembering", "", True, 0, 0
 
     def __init__(self) -> None:
+        self.write_ns = LatencyHistogram()
         self.items: list[Any] = []
 
     def offer(self, item: Any) -> None:

@@ -1,6 +1,7 @@
-"""A way to a real server that can be taken away and given back."""
+"""A way to a real server that can be taken away and given back, broken off, garbled, or made to lead nowhere."""
 
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,23 +14,46 @@ class TcpProxy:
         self.port = own_port
         self.lost: bytes | None = None
         """An answer of the server with these bytes in it gets lost."""
+        self.cut_at: int | None = None
+        """So many bytes of the server's pass in each connection that is made from now on; then it is closed."""
+        self.connections = 0
         self._target = (host, port)
         self._server: socket.socket | None = None
-        self._open: list[socket.socket] = []
+        self._links: list[_Link] = []
 
     def up(self) -> None:
         self._server = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._serve, args=(self._server,), daemon=True).start()
 
     def down(self) -> None:
+        """Close every connection, and take no more."""
         if self._server is not None:
             self._server.shutdown(socket.SHUT_RDWR)
             self._server.close()
             self._server = None
-        for peer in self._open:
-            with suppress(OSError):
-                peer.shutdown(socket.SHUT_RDWR)
-        self._open.clear()
+        for link in self._links:
+            link.close()
+        self._links.clear()
+
+    def close(self) -> None:
+        """Close every connection; the next one passes."""
+        for link in self._links:
+            link.close()
+
+    def reset(self) -> None:
+        """Break every connection off, as a machine does that knows nothing of it; the next one passes."""
+        for link in self._links:
+            link.reset()
+
+    def hold(self) -> None:
+        """Let nothing more pass in any connection, and tell nobody; the next one passes."""
+        for link in self._links:
+            link.held = True
+
+    def garble(self, garbage: bytes) -> None:
+        """Put bytes in front of what the server says next."""
+        for link in self._links:
+            link.garbage = garbage
 
     def _serve(self, server: socket.socket) -> None:
         while True:
@@ -37,21 +61,72 @@ class TcpProxy:
                 near, _ = server.accept()
             except OSError:
                 return
-            far = socket.create_connection(self._target)
-            self._open += [near, far]
-            threading.Thread(target=_pump, args=(near, far, lambda data: False), daemon=True).start()
-            threading.Thread(target=_pump, args=(far, near, self._is_lost), daemon=True).start()
+            try:
+                far = socket.create_connection(self._target)
+            except OSError:
+                near.close()
+                continue
+            self.connections += 1
+            self._links.append(_Link(self, near, far))
 
-    def _is_lost(self, data: bytes) -> bool:
-        return self.lost is not None and self.lost in data
 
+class _Link:
+    """One connection from end to end, and its two threads."""
 
-def _pump(source: socket.socket, target: socket.socket, is_lost: Callable[[bytes], bool]) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            if not is_lost(data):
-                target.sendall(data)
-    for peer in (source, target):
+    def __init__(self, proxy: TcpProxy, near: socket.socket, far: socket.socket) -> None:
+        self.held = False
+        self.garbage = b""
+        self._proxy, self._left = proxy, proxy.cut_at
+        self._near, self._far = near, far
+        self._is_reset = False
+        self._let_go = threading.Event()
+        self._running = 2
+        self._lock = threading.Lock()
+        for pump in (self._ask, self._answer):
+            threading.Thread(target=self._run, args=(pump,), daemon=True).start()
+
+    def close(self) -> None:
+        self._let_go.set()
+        self._shut(socket.SHUT_RDWR)
+
+    def reset(self) -> None:
+        self._is_reset = True
+        self._let_go.set()
+        for peer in (self._near, self._far):
+            with suppress(OSError):
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._shut(socket.SHUT_RD)  # wakes both threads, and tells the peers nothing before the sockets are closed
+
+    def _ask(self) -> None:
+        while data := self._near.recv(65536):
+            if not self.held:
+                self._far.sendall(data)
+
+    def _answer(self) -> None:
+        while self._left != 0 and (data := self._far.recv(65536)):
+            if self.held or (self._proxy.lost is not None and self._proxy.lost in data):
+                continue
+            if self._left is not None:
+                data = data[: self._left]
+                self._left -= len(data)
+            garbage, self.garbage = self.garbage, b""
+            self._near.sendall(garbage + data)
+
+    def _run(self, pump: Callable[[], None]) -> None:
         with suppress(OSError):
-            peer.shutdown(socket.SHUT_RDWR)
-        peer.close()
+            pump()
+        if self.held:
+            self._let_go.wait()  # nor is an end told
+        if not self._is_reset:
+            self.close()
+        with self._lock:
+            self._running -= 1
+            if self._running:
+                return
+        for peer in (self._near, self._far):
+            peer.close()
+
+    def _shut(self, how: int) -> None:
+        for peer in (self._near, self._far):
+            with suppress(OSError):
+                peer.shutdown(how)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from orderbook.live import (
     FULL_BOOK_KEY,
     BookMessage,
     EngineStatus,
+    blank_status,
     book_text,
     group_name,
 )
@@ -31,20 +33,7 @@ WaitFor = Callable[..., object]
 
 
 def status() -> EngineStatus:
-    return EngineStatus(
-        state="streaming",
-        run_id="r",
-        records=1,
-        records_per_s=1,
-        snapshots=0,
-        snapshots_stored=0,
-        queue_items=0,
-        symbols={},
-        feed_path="",
-        feed_size_bytes=0,
-        degraded={},
-        ts="",
-    )
+    return blank_status("engine")
 
 
 @pytest.fixture
@@ -90,7 +79,9 @@ def test_the_newest_book_waits_under_its_key_and_the_complete_one_under_another(
     writer.write([newest, complete])
     writer.close()
     kept = msgpack.unpackb(redis_client.get(BOOK_KEY.format(symbol="CLX5")))
-    assert kept == message_of(newest)
+    published_ns = int(json.loads(book_text(kept, 0))["published_ns"])
+    assert kept == message_of(newest, published_ns)
+    assert 0 <= time.time_ns() - published_ns < 60 * 10**9
     full = json.loads(redis_client.get(FULL_BOOK_KEY.format(symbol="CLX5")))
     book = reference_book(session(2000))
     assert [[round(px * 10**9), size, count] for px, size, count in full["asks"]] == book.levels(Side.ASK).tolist()
@@ -99,11 +90,11 @@ def test_the_newest_book_waits_under_its_key_and_the_complete_one_under_another(
 def test_the_status_is_there_while_the_engine_is(redis_client: redis.Redis) -> None:
     writer = BroadcastWriter(settings.REDIS_URL, status)
     writer.write([])
-    assert json.loads(redis_client.get(ENGINE_STATUS_KEY)) == status()
-    assert 0 < redis_client.ttl(ENGINE_STATUS_KEY) <= 5
-    redis_client.delete(ENGINE_STATUS_KEY)
+    assert json.loads(redis_client.get(ENGINE_STATUS_KEY.format(name="engine"))) == status()
+    assert 0 < redis_client.ttl(ENGINE_STATUS_KEY.format(name="engine")) <= 5
+    redis_client.delete(ENGINE_STATUS_KEY.format(name="engine"))
     writer.write([])
-    assert redis_client.get(ENGINE_STATUS_KEY) is None  # not before a second has passed
+    assert redis_client.get(ENGINE_STATUS_KEY.format(name="engine")) is None  # not before a second has passed
     writer.close()
 
 
@@ -181,7 +172,7 @@ def test_the_newest_book_goes_out_as_soon_as_redis_is_back(
     redis_proxy.up()
     wait_for(lambda: kept_seq() == books[19].snapshot.seq)
     wait_for(lambda: not sink.degraded)
-    assert redis_client.get(ENGINE_STATUS_KEY)
+    assert redis_client.get(ENGINE_STATUS_KEY.format(name="engine"))
     sink.close(5)
     counters = sink.counters
     assert (counters.offered, counters.pending, counters.dropped) == (20, 0, 0)

@@ -1,7 +1,5 @@
 """The database sink when its server is killed or frozen and when the engine itself is killed: real ones, by signal."""
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,8 +14,6 @@ from django.core.management import call_command
 from psycopg.conninfo import make_conninfo
 from pytest_django import DjangoDbBlocker
 
-from batonic_site.services.postgres import Postgres
-from batonic_site.services.process import kill_group
 from engine_worker.named_rows import NamedRows
 from engine_worker.sinks.base import SinkUnavailable
 from engine_worker.sinks.database import DatabaseSink, DatabaseWriter
@@ -25,6 +21,7 @@ from engine_worker.spill import Spill
 from engine_worker.spill_mailbox import SpillMailbox
 from engine_worker.tests.batches import batch, closes
 from engine_worker.tests.proxy import TcpProxy
+from engine_worker.tests.servers import PostgresServer
 
 WaitFor = Callable[..., object]
 
@@ -49,63 +46,30 @@ while True:
 """
 
 
-class Server:
-    """A PostgreSQL of its own, to be killed and frozen."""
-
-    def __init__(self, postgres: Postgres) -> None:
-        self.postgres = postgres
-        self.conninfo = postgres.conninfo()
-
-    def kill(self) -> None:
-        assert self.postgres._process is not None
-        kill_group(self.postgres._process)
-        self.postgres._process.wait()
-
-    def restart(self) -> None:
-        self.postgres.start()
-
-    def freeze(self) -> None:
-        """Stop the server and the process of each connection, which have sessions of their own."""
-        assert self.postgres._process is not None
-        pid = self.postgres._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        self._frozen = [pid, *map(int, children)]
-        for each in self._frozen:
-            os.kill(each, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        for each in self._frozen:
-            os.kill(each, signal.SIGCONT)
-
-    def sequences(self, order: str = "ts_event") -> list[int]:
-        with psycopg.connect(self.conninfo) as connection:
-            found = connection.execute(f"SELECT sequence FROM history_snapshot ORDER BY {order}").fetchall()
-        return [sequence for (sequence,) in found]
-
-
 @pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker) -> Iterator[Server]:
+def own_server(
+    tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
+) -> Iterator[PostgresServer]:
     statements = StringIO()
     with django_db_blocker.unblock():
         call_command("sqlmigrate", "history", "0001_initial", stdout=statements)
-    postgres = Postgres(tmp_path_factory.mktemp("server"), fsync=False)
-    postgres.start()
+    found = PostgresServer(tmp_path_factory.mktemp("server"))
     try:
-        with psycopg.connect(postgres.conninfo()) as connection:
+        with psycopg.connect(found.conninfo) as connection:
             connection.execute(statements.getvalue().encode())
-        yield Server(postgres)
+        yield found
     finally:
-        postgres.stop()
+        found.stop()
 
 
 @pytest.fixture
-def server(own_server: Server) -> Iterator[Server]:
+def server(own_server: PostgresServer) -> Iterator[PostgresServer]:
     with psycopg.connect(own_server.conninfo) as connection:
         connection.execute("TRUNCATE history_snapshot, history_instrument")
     yield own_server
 
 
-def sink_of(server: Server, folder: Path, *, queue_bytes: int = 1 << 20, answer_s: float = 0.5) -> DatabaseSink:
+def sink_of(server: PostgresServer, folder: Path, *, queue_bytes: int = 1 << 20, answer_s: float = 0.5) -> DatabaseSink:
     box = SpillMailbox(queue_bytes, 2000, 0.02, Spill(folder, 1 << 30))
     return DatabaseSink(box, DatabaseWriter(server.conninfo, answer_s=answer_s))
 
@@ -140,7 +104,7 @@ class Stream:
         self.run(lambda: time.monotonic() > over)
 
 
-def assert_all_is_stored_once(server: Server, stream: Stream) -> None:
+def assert_all_is_stored_once(server: PostgresServer, stream: Stream) -> None:
     sink = stream.sink
     assert sink.flush(20)
     counters = sink.counters
@@ -151,36 +115,34 @@ def assert_all_is_stored_once(server: Server, stream: Stream) -> None:
     assert sink.degraded == ""
 
 
-def test_a_server_killed_and_restarted_in_mid_stream_loses_and_doubles_nothing(server: Server, tmp_path: Path) -> None:
+def test_a_server_killed_and_restarted_in_mid_stream_loses_and_doubles_nothing(
+    server: PostgresServer, tmp_path: Path
+) -> None:
     with running(sink_of(server, tmp_path)) as sink:
         stream = Stream(sink)
         for _ in range(2):
             stream.run(lambda before=sink.counters.written: sink.counters.written > before + 1000)
-            server.kill()
-            stream.run(lambda: sink.degraded)
-            stream.run_for(0.5)
-            server.restart()
+            with server.killed():
+                stream.run(lambda: sink.degraded)
+                stream.run_for(0.5)
         stream.run(lambda before=sink.counters.written: sink.counters.written > before)
         assert_all_is_stored_once(server, stream)
 
 
-def test_a_frozen_server_freezes_nobody_and_its_batch_is_stored_once(server: Server, tmp_path: Path) -> None:
+def test_a_frozen_server_freezes_nobody_and_its_batch_is_stored_once(server: PostgresServer, tmp_path: Path) -> None:
     with running(sink_of(server, tmp_path, queue_bytes=200_000)) as sink:
         stream = Stream(sink)
         stream.run(lambda: sink.counters.written > 1000)
-        server.freeze()
-        try:
+        with server.frozen():
             stream.run(lambda: "PostgreSQL does not answer" in sink.degraded)
             stream.run(lambda: sink.counters.on_disk)
-        finally:
-            server.thaw()
         stream.run(lambda before=sink.counters.written: sink.counters.written > before)
         assert sink.counters.spilled > 0
         assert_all_is_stored_once(server, stream)
 
 
 def test_a_batch_whose_commit_was_not_heard_is_sent_again_and_absorbed(
-    server: Server, free_port: Callable[[], int], wait_for: WaitFor
+    server: PostgresServer, free_port: Callable[[], int], wait_for: WaitFor
 ) -> None:
     proxy = TcpProxy("127.0.0.1", server.postgres.port, free_port())
     proxy.up()
@@ -198,7 +160,7 @@ def test_a_batch_whose_commit_was_not_heard_is_sent_again_and_absorbed(
     proxy.down()
 
 
-def test_half_of_the_rows_there_already_are_told_from_the_new_ones(server: Server, tmp_path: Path) -> None:
+def test_half_of_the_rows_there_already_are_told_from_the_new_ones(server: PostgresServer, tmp_path: Path) -> None:
     found = batch(20_000)
     odd = NamedRows(found.rows[::2], found.names)
     with running(sink_of(server, tmp_path)) as sink:
@@ -212,7 +174,9 @@ def test_half_of_the_rows_there_already_are_told_from_the_new_ones(server: Serve
     assert server.sequences() == list(range(1, 20_001))
 
 
-def test_what_a_killed_engine_had_spilled_is_stored_first_by_the_next_one(server: Server, tmp_path: Path) -> None:
+def test_what_a_killed_engine_had_spilled_is_stored_first_by_the_next_one(
+    server: PostgresServer, tmp_path: Path
+) -> None:
     nowhere = "host=127.0.0.1 port=1 dbname=nowhere"
     command = [sys.executable, "-c", DOOMED, nowhere, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as doomed:

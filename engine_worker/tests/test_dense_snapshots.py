@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine_worker import engine as engine_module
+from engine_worker import intake
 from engine_worker.tests.builders import Desk, blank, clear, interleaved, picture_of, pieces, reference_book, session
 from orderbook.book.market import BookKind, make_market
 from orderbook.book.mbo import Action, Flags, MboArray, Side
@@ -80,9 +80,9 @@ def test_market_time_makes_snapshots_due_too(tmp_path: Path) -> None:
 def test_where_a_pass_is_cut_changes_nothing(tmp_path: Path, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = interleaved(session(1500), session(1500, seed=2, instrument_id=8))
     desks = []
-    for bytes_, least in ((1 << 20, 256), (1, 1), (1, 17)):
-        monkeypatch.setattr(engine_module, "PASS_BYTES", bytes_)
-        monkeypatch.setattr(engine_module, "LEAST_PASS", least)
+    for pass_records in (1 << 20, 1, 17):
+        monkeypatch.setattr(intake, "PASS_RECORDS", pass_records)
+        monkeypatch.setattr(intake, "PASS_SNAPSHOTS", pass_records)
         desk = Desk(tmp_path, snapshot_every=every)
         desk.feed(stream)
         desk.engine.end()

@@ -97,7 +97,12 @@ def test_a_replay_reaches_every_output_and_sigterm_ends_with_0(
             env=environment(process_env, server, framing),
             until=lambda: server.connections == 3,
         )
-        wait_for(lambda: json.loads(redis_client.get(ENGINE_STATUS_KEY) or "{}").get("snapshots") == 2 * len(expected))
+        wait_for(
+            lambda: (
+                json.loads(redis_client.get(ENGINE_STATUS_KEY.format(name="engine")) or "{}").get("snapshots")
+                == 2 * len(expected)
+            )
+        )
         assert end(process) == 0
     assert stored_rows() == expected
     assert Instrument.objects.get().symbol == "CLX5"
@@ -184,7 +189,7 @@ def test_an_engine_that_is_pointed_at_another_gateway_asks_it_as_the_environment
             "FEED_SYMBOLS": "CLX5",
         }
         process = spawn("runengine", env=env, until=lambda: (data_folder / "benchmarks.jsonl").exists())
-        status = wait_for(lambda: redis_client.get(ENGINE_STATUS_KEY))
+        status = wait_for(lambda: redis_client.get(ENGINE_STATUS_KEY.format(name="engine")))
         shown = [Path(f"/proc/{process.pid}/cmdline").read_bytes(), status]
         assert end(process) == 0
     assert asked[0].request.dataset == "GLBX.MDP3"

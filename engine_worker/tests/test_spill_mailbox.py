@@ -242,3 +242,50 @@ def test_with_threads_everything_comes_through_in_order(tmp_path: Path, wait_for
     assert found == accepted
     box.leave()
     assert files(tmp_path) == []
+
+
+def test_a_giver_waits_for_a_disk_that_is_slower_than_it(tmp_path: Path) -> None:
+    box = box_of(tmp_path)
+    box.patience_s = 30
+    giver = threading.Thread(target=offer, args=(box, range(1, 501)))
+    giver.start()
+    while giver.is_alive() or box.move(0):
+        box.move(0.01)
+    giver.join()
+    assert box.counters.dropped == 0
+    assert closes(box.counters)
+    assert drained(box) == list(range(1, 501))
+
+
+def test_a_giver_does_not_wait_for_a_disk_that_is_full(tmp_path: Path) -> None:
+    box = box_of(tmp_path, spill_rows=1)
+    box.patience_s = 1e9
+    offer(box, range(1, 21))
+    assert not box.move(0)
+    assert box.fault
+    offer(box, [21])
+    assert box.counters.dropped == 1
+
+
+def test_a_giver_waits_once_for_a_disk_that_hangs(tmp_path: Path) -> None:
+    box = box_of(tmp_path)
+    box.patience_s = 0.05
+    offer(box, range(1, 22))
+    box.patience_s = 1e9
+    offer(box, [22])
+    assert box.counters.dropped == 2
+    assert box.move(0)
+    offer(box, [23])
+    assert box.counters.dropped == 2
+
+
+def test_a_giver_that_waits_is_let_go_at_the_end(tmp_path: Path) -> None:
+    box = box_of(tmp_path)
+    box.patience_s = 1e9
+    offer(box, range(1, 21))
+    giver = threading.Thread(target=offer, args=(box, [21]))
+    giver.start()
+    box.close()
+    giver.join(30)
+    assert not giver.is_alive()
+    assert box.counters.dropped == 1

@@ -42,7 +42,7 @@ def test_a_database_that_is_away_holds_nothing_up_and_what_waits_for_it_is_count
         counters = sink.counters
         done = counters.written + counters.duplicates + counters.dropped + counters.conflated
         assert counters.offered == done + counters.pending
-    assert database.counters.pending == len(records)
+    assert database.counters.pending == database.counters.on_disk == len(records)
     assert "not written at the end" in caplog.text
     engine = threads.engine.counters
     assert engine.received == engine.applied + engine.ignored + engine.rejected

@@ -48,7 +48,7 @@ def test_only_the_newest_are_told_and_the_count_says_how_many_there_were(tmp_pat
     last = [book for book in desk.live if not book.complete][-1]
     assert told(last) == traded(records)[-KEPT:]
     assert last.traded.total == len(traded(records)) > KEPT
-    text = json.loads(book_text(message_of(last), 5))
+    text = json.loads(book_text(message_of(last, 0), 5))
     assert (len(text["trades"]), text["trade_count"], len(text["bids"])) == (KEPT, last.traded.total, 5)
     price, size, side, ts_ns = text["trades"][-1]
     newest = records[records["action"] == Action.TRADE][-1]
@@ -61,7 +61,7 @@ def test_a_complete_book_has_no_trades_and_takes_none_away(tmp_path: Path) -> No
     desk = Desk(tmp_path)
     desk.feed(session(500))
     complete = next(book for book in desk.live if book.complete)
-    assert "trade" not in book_text(message_of(complete), 5)
+    assert "trade" not in book_text(message_of(complete, 0), 5)
     assert next(book for book in desk.live if not book.complete).traded.total > 0
 
 

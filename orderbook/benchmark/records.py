@@ -15,6 +15,10 @@ from orderbook.book.mbo import MBO, MBO_LENGTH, MBO_RTYPE, UNDEF_PRICE, UNDEF_TI
 
 _UNTYPED: Final = np.dtype((np.void, MBO.itemsize))
 _UINT64_VALUES: Final = 2**64
+_BEST_BID: Final = 65 * 10**9
+_TICK: Final = 10**7
+_PRICES: Final = 100
+_BEGIN_NS: Final = 1_758_742_200_000_000_000
 
 
 def tiled(records: MboArray, count: int) -> MboArray:
@@ -49,6 +53,24 @@ def interleaved(records: MboArray, count: int, instruments: int, seed: int = 1) 
     mixed["order_id"] += drawn * np.uint64(_id_span(own, instruments))
     mixed["instrument_id"] = drawn.astype(np.uint32) + np.uint32(1)
     return mixed
+
+
+def resting(count: int, instruments: int) -> MboArray:
+    """Return adds of so many orders that all rest, spread evenly over instruments, sides and 100 prices a side.
+
+    A microsecond apart, each an event; the instruments are 1 to ``instruments``. Cost: O(count).
+    """
+    numbers = np.arange(count, dtype=np.int64)
+    made = np.zeros(count, MBO)
+    made["length"], made["rtype"], made["publisher_id"], made["flags"] = MBO_LENGTH, MBO_RTYPE, 1, Flags.LAST
+    made["action"], made["instrument_id"] = Action.ADD, numbers % instruments + 1
+    turns = numbers // instruments
+    is_ask = turns % 2
+    made["side"] = np.where(is_ask, Side.ASK, Side.BID)
+    made["price"] = _BEST_BID + np.where(is_ask, 1 + turns // 2 % _PRICES, -(turns // 2 % _PRICES)) * _TICK
+    made["order_id"], made["size"], made["sequence"] = numbers + 1, 1 + numbers % 9, numbers + 1
+    made["ts_event"] = made["ts_recv"] = _BEGIN_NS + numbers * 1000
+    return made
 
 
 def _ranks(drawn: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:

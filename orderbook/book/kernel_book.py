@@ -117,8 +117,7 @@ class KernelBook:
     @property
     def anomalies(self) -> dict[str, int]:
         """Count of data faults by kind; kinds that did not occur are absent."""
-        counts = self.arena.arrays.books[self._book, kernel.ANOMALIES : kernel.ANOMALIES + kernel.KINDS].tolist()
-        return {kind: count for kind, count in zip(KINDS, counts, strict=True) if count}
+        return named_anomalies(self.arena.arrays.books[self._book : self._book + 1])
 
     def __len__(self) -> int:
         """Return the number of resting orders."""
@@ -142,6 +141,12 @@ class KernelBook:
 
     def _column(self, column: int) -> int:
         return int(self.arena.arrays.books[self._book, column])
+
+
+def named_anomalies(books: npt.NDArray[np.int64]) -> dict[str, int]:
+    """Return the counts of data faults by kind of rows of ``books``; kinds that did not occur are absent."""
+    counts = books[:, kernel.ANOMALIES : kernel.ANOMALIES + kernel.KINDS].sum(axis=0).tolist()
+    return {kind: count for kind, count in zip(KINDS, counts, strict=True) if count}
 
 
 def tape_arrays(tape: Tape | None, records: int) -> TapeArrays:

@@ -13,7 +13,7 @@ from orderbook.book.arena import Arena
 from orderbook.book.audit import Audit
 from orderbook.book.depth import MBP10, ROW_WORDS, DepthTape, Mbp10Array, row_words, unwritten_rows
 from orderbook.book.kernel import DepthArrays, SnapshotArrays
-from orderbook.book.kernel_book import KernelBook, apply_timed, tape_arrays, usable
+from orderbook.book.kernel_book import KernelBook, apply_timed, named_anomalies, tape_arrays, usable
 from orderbook.book.mbo import MBO, BookKey, MboArray, Side
 from orderbook.book.snapshot_tape import SnapshotRule, SnapshotTape, require_times
 from orderbook.book.tape import Tape
@@ -112,6 +112,11 @@ class KernelMarket:
         rows = np.array(self._newest[:, :ROW_WORDS], order="C").view(MBP10).reshape(-1)
         written: Mbp10Array = rows[rows["length"] != 0]
         return written
+
+    @property
+    def anomalies(self) -> dict[str, int]:
+        """Count of data faults by kind over all books. Cost: one sum of an array."""
+        return named_anomalies(self.arena.arrays.books[: self.arena.book_count])
 
     def check(self) -> None:
         """Raise InvariantError when a book, or what the books share, contradicts itself. Cost: O(capacity)."""

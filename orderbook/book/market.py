@@ -5,6 +5,7 @@ no symbols.
 """
 
 import time
+from collections import Counter
 from typing import Literal
 
 import numpy as np
@@ -178,6 +179,11 @@ class ReferenceMarket:
             book = self.books[key] = ReferenceBook()
             self.keys.append(key)
         return book
+
+    @property
+    def anomalies(self) -> dict[str, int]:
+        """Count of data faults by kind over all books."""
+        return dict(sum((Counter(book.anomalies) for book in self.books.values()), Counter[str]()))
 
     def check(self) -> None:
         """Raise InvariantError when a book contradicts itself. Cost: O(orders)."""

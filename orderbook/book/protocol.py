@@ -150,6 +150,10 @@ class Market(Protocol):
         tape. The tape must be one that this market has written. Cost: O(books).
         """
 
+    @property
+    def anomalies(self) -> dict[str, int]:
+        """Count of data faults by kind over all books; kinds that did not occur are absent. Cost: O(books)."""
+
     def check(self) -> None:
         """Raise InvariantError when a book, or what the books share, contradicts itself. Cost: O(orders)."""
 

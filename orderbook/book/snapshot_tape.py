@@ -65,6 +65,7 @@ STATE_COLUMNS: Final = 16
 BEST_COLUMNS: Final = 6
 
 _LEAST_ROWS: Final = 16
+_NO_TRADES: Final[Rows] = np.zeros(0, TRADE_ROW)
 
 _Array = TypeVar("_Array", bound=npt.NDArray[Any])
 
@@ -158,9 +159,22 @@ class SnapshotTape:
         if book < len(self.states):
             self.states[book, STORED] = self.states[book, RECORDS]
 
+    def set_back(self, states: npt.NDArray[np.int64]) -> None:
+        """Be as another tape was that had these states: later books have taken nothing. Cost: O(books)."""
+        self.reserve_books(len(states))
+        self.states[:] = 0
+        self.states[: len(states)] = states
+        self.used[:] = 0
+
     def take(self) -> SnapshotRows:
         """Return what is written, as arrays of their own, and empty the tape. Cost: a copy, O(rows x depth)."""
-        taken = SnapshotRows(_copied(self.rows), self.bids.copy(), self.asks.copy(), _copied(self.trades))
+        rows, trades = self.used.tolist()
+        taken = SnapshotRows(
+            _copied(self.row_space[:rows]),
+            self.bid_space[:rows].copy(),
+            self.ask_space[:rows].copy(),
+            _copied(self.trade_space[:trades]) if trades else _NO_TRADES,
+        )
         self.used[:] = 0
         return taken
 

@@ -1,5 +1,6 @@
 """Builders of live books, exactly as the engine publishes them."""
 
+import time
 from collections.abc import Sequence
 
 import msgpack
@@ -46,11 +47,19 @@ def snapshot(
     )
 
 
-def message(book: BookSnapshot) -> BookMessage:
+def message(book: BookSnapshot, trades: Sequence[str] = (), trade_count: int = 0) -> BookMessage:
     """Return a book in the shape that travels over the channel layer."""
     head, bids, asks = book_message(book)
     return BookMessage(
-        type="book.update", symbol=book.symbol, run_id=book.run_id, seq=book.seq, head=head, bids=bids, asks=asks
+        type="book.update",
+        symbol=book.symbol,
+        run_id=book.run_id,
+        seq=book.seq,
+        head=f'{head},"published_ns":"{time.time_ns()}"',
+        bids=bids,
+        asks=asks,
+        trades=list(trades),
+        trade_count=trade_count,
     )
 
 
@@ -59,9 +68,9 @@ async def push(book: BookSnapshot) -> None:
     await get_channel_layer().group_send(group_name(book.symbol), message(book))
 
 
-def keep(client: redis.Redis, book: BookSnapshot) -> None:
-    """Leave a book in Redis for those who come between two pushes."""
-    client.set(BOOK_KEY.format(symbol=book.symbol), msgpack.packb(message(book)))
+def keep(client: redis.Redis, book: BookSnapshot, lives_s: int | None = None) -> None:
+    """Leave a book in Redis for those who come between two pushes; without a life no engine needs to renew it."""
+    client.set(BOOK_KEY.format(symbol=book.symbol), msgpack.packb(message(book)), ex=lives_s)
 
 
 def publish(client: redis.Redis, books: Sequence[BookSnapshot]) -> None:

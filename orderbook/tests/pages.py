@@ -57,7 +57,7 @@ class FakeControl:
 
     def told(self, count: int) -> list[tuple[str, Any]]:
         """Wait for so many commands, forget them and return them."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while len(self.asked) < count:
             assert time.monotonic() < deadline, f"{count} commands were expected, found {self.asked}"
             self._page.wait_for_timeout(10)  # a thread that waits outside of playwright sees no event of the page

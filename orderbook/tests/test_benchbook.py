@@ -312,7 +312,8 @@ def test_a_stream_without_a_file_is_simulated(asked: int | None, expected: int) 
     assert len(np.unique(records["instrument_id"])) == expected
 
 
-def test_a_file_is_measured_by_the_command(tmp_path: Path) -> None:
+def test_a_file_is_measured_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orderbook.management.commands.benchbook.WARM_STARTS", 1)
     path = write_dbn(tmp_path / "made.dbn", session(500))
     out = StringIO()
     call_command("benchbook", file=path, records=1200, rounds=2, json=True, stdout=out)

@@ -6,12 +6,18 @@ from typing import Any
 
 import pytest
 import redis
+from asgiref.sync import sync_to_async
+from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import AnonymousUser, User
+from django.db import connections
 
 from history.tests.rows import instrument
-from orderbook.consumers import BookConsumer
-from orderbook.tests.books import keep, push, snapshot
+from orderbook.consumers import live_socket
+from orderbook.live import group_name
+from orderbook.socket_counts import socket_counts
+from orderbook.socket_protocol import MESSAGES_PER_S
+from orderbook.tests.books import keep, message, push, snapshot
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +26,8 @@ def empty_redis(redis_client: redis.Redis) -> redis.Redis:
 
 
 def socket(user: Any) -> WebsocketCommunicator:
-    communicator = WebsocketCommunicator(BookConsumer.as_asgi(), "/ws")
-    communicator.scope["user"] = user
+    communicator = WebsocketCommunicator(live_socket, "/ws")
+    communicator.scope |= {"user": user, "client": ["192.0.2.7", 4711]}
     return communicator
 
 
@@ -34,6 +40,7 @@ async def ws() -> AsyncIterator[WebsocketCommunicator]:
     assert (await communicator.receive_json_from())["type"] == "hello"
     yield communicator
     await communicator.disconnect()
+    await sync_to_async(connections.close_all)()  # the communicator keeps Channels from closing them
 
 
 async def ask(ws: WebsocketCommunicator, **message: Any) -> Any:
@@ -58,7 +65,7 @@ async def test_the_greeting_names_the_defaults(settings: Any) -> None:
     communicator = socket(User(username="ann"))
     await communicator.connect()
     hello = await communicator.receive_json_from()
-    assert (hello["symbol"], hello["depth"], hello["push_ms"], hello["protocol"]) == ("ESZ5", 20, 10, 1)
+    assert (hello["symbol"], hello["depth"], hello["push_ms"], hello["protocol"]) == ("ESZ5", 20, 10, 2)
     await communicator.disconnect()
 
 
@@ -71,6 +78,9 @@ async def test_a_subscription_is_confirmed_and_the_current_book_follows(
         "symbol": "CLX5",
         "depth": 2,
         "push_ms": 10,
+        "channels": ["book"],
+        "acks": 0,
+        "symbols": ["CLX5"],
     }
     book = json.loads(await ws.receive_from(), parse_float=str)
     assert book["type"] == "book" and book["symbol"] == "CLX5"
@@ -86,7 +96,8 @@ async def test_an_update_changes_depth_and_keeps_the_symbol(
     keep(empty_redis, snapshot(5))
     await ask(ws, type="subscribe", depth=2, push_ms=5000)
     assert len((await ws.receive_json_from())["bids"]) == 2
-    assert (await ask(ws, type="update", depth=7)) == {"type": "ack", "symbol": "CLX5", "depth": 7, "push_ms": 5000}
+    answer = await ask(ws, type="update", depth=7)
+    assert (answer["symbol"], answer["depth"], answer["push_ms"]) == ("CLX5", 7, 5000)
     assert len((await ws.receive_json_from())["bids"]) == 7
 
 
@@ -128,7 +139,8 @@ async def test_a_binary_message_is_answered(ws: WebsocketCommunicator) -> None:
 async def test_a_message_beyond_16_kib_closes_the_socket(ws: WebsocketCommunicator) -> None:
     await ws.send_to(text_data='{"type":"subscribe","symbol":"' + "X" * 17_000 + '"}')
     assert (await ws.receive_json_from())["code"] == "too_big"
-    assert await ws.receive_output() == {"type": "websocket.close", "code": 1009}
+    closed = await ws.receive_output()
+    assert (closed["type"], closed["code"]) == ("websocket.close", 1009)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -156,3 +168,88 @@ async def test_a_registered_symbol_can_be_watched_before_its_first_book(
     assert (await ask(ws, type="subscribe", symbol="ESZ5", push_ms=10))["symbol"] == "ESZ5"
     keep(empty_redis, snapshot(1, symbol="ESZ5"))
     assert (await ws.receive_json_from(timeout=3))["symbol"] == "ESZ5"
+
+
+async def test_one_socket_follows_several_symbols_and_channels(
+    registered: None, ws: WebsocketCommunicator, empty_redis: redis.Redis
+) -> None:
+    keep(empty_redis, snapshot(1))
+    keep(empty_redis, snapshot(1, symbol="ESZ5", bid=660000, ask=660025))
+    assert (await ask(ws, type="subscribe", push_ms=10))["symbols"] == ["CLX5"]
+    assert (await ws.receive_json_from())["symbol"] == "CLX5"
+    answer = await ask(ws, type="subscribe", symbol="ESZ5", push_ms=10, channels=["bbo", "status"])
+    assert (answer["symbols"], answer["channels"]) == (["CLX5", "ESZ5"], ["bbo", "status"])
+    found = [await ws.receive_json_from(timeout=3) for _ in range(2)]
+    assert {(told["type"], told["symbol"]) for told in found} == {("bbo", "ESZ5"), ("status", "ESZ5")}
+    assert (await ask(ws, type="unsubscribe", symbol="CLX5"))["symbols"] == ["ESZ5"]
+
+
+async def test_the_trades_of_a_push_come_on_their_channel(ws: WebsocketCommunicator) -> None:
+    await ask(ws, type="subscribe", push_ms=10, channels=["trades"])
+    text = '[64.83,5,"B","1758742200001385399"]'
+    while await ws.receive_nothing(0.05):  # until the hub is subscribed a push reaches nobody
+        await _send(message(snapshot(1), [text], 1))
+    told = await ws.receive_json_from()
+    assert (told["type"], told["trades"], told["trade_count"]) == ("trades", [json.loads(text)], 1)
+
+
+async def _send(book: Any) -> None:
+    await get_channel_layer().group_send(group_name(book["symbol"]), book)
+
+
+async def test_a_client_that_acknowledges_goes_on_and_one_that_does_not_stands(
+    ws: WebsocketCommunicator, empty_redis: redis.Redis
+) -> None:
+    keep(empty_redis, snapshot(1))
+    await ask(ws, type="subscribe", push_ms=10, acks=1)
+    assert (await ws.receive_json_from())["seq"] == 1
+    for seq in range(2, 6):
+        keep(empty_redis, snapshot(seq))
+        await push(snapshot(seq))
+    assert await ws.receive_nothing(0.3)
+    await ws.send_json_to({"type": "ack", "seq": 1})
+    book = await ws.receive_json_from(timeout=3)
+    assert book["seq"] == 5
+
+
+async def test_more_than_20_messages_a_second_are_refused_and_a_flood_is_closed(ws: WebsocketCommunicator) -> None:
+    for _ in range(3 * MESSAGES_PER_S):
+        await ws.send_json_to({"type": "unsubscribe"})
+    outputs = []
+    while (output := await ws.receive_output())["type"] == "websocket.send":
+        outputs.append(json.loads(output["text"]))
+    answers = [told["type"] for told in outputs]
+    assert MESSAGES_PER_S <= answers.count("ack") < 2 * MESSAGES_PER_S
+    assert {told["code"] for told in outputs if told["type"] == "error"} == {"too_many_messages"}
+    assert answers.count("error") == MESSAGES_PER_S
+    assert (output["code"], output["reason"]) == (4029, "a client sends at most 20 messages a second")
+
+
+@pytest.mark.parametrize("limit", ["WS_MAX_CLIENTS", "WS_MAX_PER_ADDRESS", "WS_MAX_PER_USER"])
+async def test_one_client_too_many_is_told_so_and_closed_and_leaves_its_place(settings: Any, limit: str) -> None:
+    setattr(settings, limit, 1)
+    ann = User(pk=7, username="ann")
+    first, second = socket(ann), socket(ann)
+    assert (await first.connect())[0] and (await second.connect())[0]
+    assert (await first.receive_json_from())["type"] == "hello"
+    closed = await second.receive_output()
+    assert (closed["code"], "1 are connected" in closed["reason"]) == (4013, True)
+    await first.disconnect()
+    third = socket(ann)
+    assert (await third.connect())[0]
+    assert (await third.receive_json_from())["type"] == "hello"
+    await third.disconnect()
+
+
+async def test_what_happened_is_counted() -> None:
+    before = socket_counts()
+    await socket(AnonymousUser()).connect()
+    communicator = socket(User(username="ann"))
+    await communicator.connect()
+    assert socket_counts()["clients"] == before["clients"] + 1
+    await communicator.disconnect(code=1001)
+    after = socket_counts()
+    assert after["clients"] == before["clients"]
+    assert after["closed"]["1001"] == before["closed"].get("1001", 0) + 1
+    assert after["refused"]["forbidden"] == before["refused"].get("forbidden", 0) + 1
+    assert after["admitted"] == before["admitted"] + 1

@@ -4,6 +4,7 @@ The replay control API is answered by the test: what it really does is tested wi
 """
 
 import itertools
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from batonic_site.tests.fixtures import Spawn
 from history.tests.rows import instrument, store
 from history.tests.rows import snapshot as stored
 from orderbook.book.snapshot import BookSnapshot
+from orderbook.live import BOOK_TTL_S
 from orderbook.tests.books import TS, keep, publish, snapshot
 from orderbook.tests.pages import FakeControl, sign_in
 from orderbook.tests.web import PASSWORD, listens
@@ -65,6 +67,8 @@ def test_the_live_page_shows_the_market(
     web: str, page: Page, page_errors: list[str], operator: Any, redis_client: redis.Redis, control: FakeControl
 ) -> None:
     control.replay["state"] = "REPLAYING"
+    said: list[dict[str, Any]] = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda text: said.append(json.loads(text))))
     sign_in(page, web, operator)
     with streaming(redis_client, lambda seq: snapshot(seq, bid=6483 + seq % 2, ask=6485 + seq % 2)):
         expect(page.get_by_test_id("connection")).to_have_text("live")
@@ -76,7 +80,35 @@ def test_the_live_page_shows_the_market(
         expect(page.get_by_test_id("replay-state")).to_have_text("replaying")
         expect(page.get_by_test_id("position")).to_have_text("19\u202f106 / 38\u202f212")
         page.wait_for_function("() => +document.querySelector('#seq').textContent.replace(/\\D/g, '') > 20")
+    assert [told["symbol"] for told in said if told["type"] == "ack"], "the page acknowledges what it has read"
     expect(page.get_by_test_id("connection")).to_contain_text("stale", timeout=6000)
+    assert page_errors == []
+
+
+def test_the_page_says_when_no_engine_is_behind_its_book(
+    web: str, page: Page, page_errors: list[str], reader: Any, redis_client: redis.Redis, control: FakeControl
+) -> None:
+    keep(redis_client, snapshot(1), lives_s=BOOK_TTL_S - 2)  # as if it had been renewed two seconds ago
+    sign_in(page, web, reader)
+    badge = page.get_by_test_id("connection")
+    expect(page.get_by_test_id("best-bid")).to_have_text("64.83")
+    expect(badge).to_contain_text("stale")
+    expect(badge).to_have_attribute("title", "no engine renews the book of CLX5")
+    keep(redis_client, snapshot(1))
+    expect(badge).to_have_text("connected")
+    expect(badge).to_have_attribute("title", "")
+    assert page_errors == []
+
+
+def test_who_signs_out_in_another_tab_is_sent_to_the_login(
+    web: str, page: Page, page_errors: list[str], reader: Any, redis_client: redis.Redis, control: FakeControl
+) -> None:
+    sign_in(page, web, reader)
+    expect(page.get_by_test_id("connection")).to_have_text("connected")
+    other = page.context.new_page()
+    other.goto(web + "/history/")
+    other.get_by_role("button", name="Sign out").click()
+    expect(page).to_have_url(web + "/login/?next=/")
     assert page_errors == []
 
 

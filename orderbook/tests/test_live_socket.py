@@ -1,20 +1,24 @@
 """`/ws` over a real daphne, as programs reach it: keys, origins, and servers that go away."""
 
+import http.client
 import json
-import subprocess
-import sys
+import socket as sockets_of_python
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from websockets.exceptions import InvalidStatus
+from django.test import Client
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from batonic_site.services.valkey import Valkey
 from batonic_site.services.valkey import connect as connect_valkey
 from batonic_site.tests.fixtures import Spawn
+from orderbook.signing_out import SIGNED_OUT
 from orderbook.tests.books import keep, publish, snapshot
+from orderbook.tests.web import listens
 from replay.keys import create_key
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -68,28 +72,66 @@ def test_a_page_of_another_site_is_refused(web: str, key: str) -> None:
         open_socket(web, key, origin="https://evil.example")
 
 
-def test_redis_may_restart_under_open_sockets(
-    spawn: Spawn, process_env: dict[str, str], key: str, tmp_path: Path, wait_for: Any
+def test_redis_may_die_and_come_back_under_open_sockets(
+    spawn: Spawn, process_env: dict[str, str], key: str, own_redis: Valkey, wait_for: Any
 ) -> None:
-    server = Valkey(tmp_path / "other")
-    server.start()
-    try:
-        base = f"http://127.0.0.1:{process_env['WEB_PORT']}"
-        spawn("runweb", env=process_env | {"REDIS_URL": server.url})
-        socket = wait_for(lambda: _try_open(base, key), what="daphne")
-        with socket, connect_valkey(server.url) as client:
-            keep(client, snapshot(1))
+    base = f"http://127.0.0.1:{process_env['WEB_PORT']}"
+    spawn("runweb", env=process_env | {"REDIS_URL": own_redis.url})
+    sockets = [wait_for(lambda: _try_open(base, key), what="daphne") for _ in range(3)]
+    with ExitStack() as stack, connect_valkey(own_redis.url) as client:
+        for socket in sockets:
+            stack.enter_context(socket)
+        keep(client, snapshot(1))
+        for socket in sockets:
             subscribe(socket, push_ms=10)
             assert read(socket)["seq"] == 1
-            server.stop()
-            server.start()
-            publish(client, [snapshot(2, run_id="run-2")])
-            assert read(socket)["run_id"] == "run-2"
-            wait_for(lambda: client.pubsub_numsub("asgi__group__book.CLX5")[0][1], what="the new subscription")
-            publish(client, [snapshot(3, run_id="run-2")])
+        own_redis.stop()
+        for socket in sockets:
+            stale = read(socket)
+            assert (stale["type"], stale["status"], stale["reason"], stale["seq"]) == ("status", "stale", "redis", 1)
+        own_redis.start()
+        keep(client, snapshot(2, run_id="run-2"))
+        for socket in sockets:
+            found = [read(socket), read(socket)]
+            assert {told["type"] for told in found} == {"book", "status"}
+            assert [told["run_id"] for told in found if told["type"] == "book"] == ["run-2"]
+        wait_for(lambda: client.pubsub_numsub("asgi__group__book.CLX5")[0][1], what="the new subscription")
+        publish(client, [snapshot(3, run_id="run-2")])
+        for socket in sockets:
             assert read(socket)["seq"] == 3
-    finally:
-        server.stop()
+
+
+def test_who_signs_out_on_the_site_is_out_here_too_and_who_stays_signed_in_is_not(
+    web: str, reader: Any, redis_client: redis.Redis, wait_for: Any
+) -> None:
+    here, elsewhere = Client(), Client()
+    for client in (here, elsewhere):
+        client.force_login(reader)
+    first, second = (_open_with_login(web, client) for client in (here, elsewhere))
+    with first, second:
+        assert read(first)["type"] == read(second)["type"] == "hello"
+        wait_for(lambda: redis_client.pubsub_numsub(f"asgi__group__{SIGNED_OUT}")[0][1], what="a process that listens")
+        _sign_out(web, here)
+        with pytest.raises(ConnectionClosed) as closed:
+            first.recv(timeout=5)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4001, "signed out")
+        second.send(json.dumps({"type": "unsubscribe"}))
+        assert read(second)["type"] == "ack"
+
+
+def _sign_out(base: str, client: Client) -> None:
+    """Sign out as the button of the page does, over HTTP."""
+    token = "t" * 32
+    cookies = f"sessionid={client.cookies['sessionid'].value}; csrftoken={token}"
+    with closing(http.client.HTTPConnection(base.removeprefix("http://"), timeout=10)) as connection:
+        connection.request("POST", "/logout/", headers={"Cookie": cookies, "X-CSRFToken": token})
+        assert connection.getresponse().status == 302
+
+
+def _open_with_login(base: str, client: Client) -> ClientConnection:
+    cookie = f"sessionid={client.cookies['sessionid'].value}"
+    return connect(base.replace("http", "ws", 1) + "/ws", origin=base, additional_headers={"Cookie": cookie})
 
 
 def _try_open(base: str, key: str) -> ClientConnection | None:
@@ -99,6 +141,67 @@ def _try_open(base: str, key: str) -> ClientConnection | None:
         return None
 
 
-def test_the_web_process_never_loads_numba() -> None:
-    code = "import sys, batonic_site.asgi; sys.exit('numba' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+@pytest.fixture
+def own_web(spawn: Spawn, process_env: dict[str, str], redis_client: redis.Redis) -> tuple[str, int]:
+    """Return the base URL and the process id of a web process that is quick to give up slow clients."""
+    quick = process_env | {"WS_SLOW_CLOSE_S": "1"}
+    process = spawn("runweb", env=quick, until=lambda: listens(quick))
+    return f"http://127.0.0.1:{process_env['WEB_PORT']}", process.pid
+
+
+def test_clients_that_read_nothing_cost_the_others_nothing_and_are_closed_with_4008(
+    own_web: tuple[str, int], key: str, redis_client: redis.Redis
+) -> None:
+    base, pid = own_web
+    with ExitStack() as stack:
+        healthy = stack.enter_context(open_socket(base, key))
+        subscribe(healthy, push_ms=10, depth=200)
+        stalled = [stack.enter_context(_narrow(base, key)) for _ in range(20)]
+        for client in stalled:
+            client.send(json.dumps({"type": "subscribe", "push_ms": 10, "depth": 200}))
+        before_kb = _resident_kb(pid)
+        for seq in range(1, 301):
+            publish(redis_client, [snapshot(seq, count=200)])
+            while read(healthy)["seq"] < seq:
+                pass
+        assert _resident_kb(pid) - before_kb < 20 * 1024  # daphne alone would hold 20 x 300 x 5 KB
+        for client in stalled:
+            seqs = []
+            with pytest.raises(ConnectionClosed) as closed:
+                while (told := json.loads(client.recv(timeout=15))) is not None:
+                    seqs += [told["seq"]] if told["type"] == "book" else []
+            assert seqs == sorted(set(seqs))
+            assert closed.value.rcvd is not None
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4008, "too slow: nothing taken for 1 s")
+
+
+def _narrow(base: str, key: str) -> ClientConnection:
+    """Return a client that holds next to nothing of what it does not read."""
+    narrow = sockets_of_python.socket()
+    narrow.setsockopt(sockets_of_python.SOL_SOCKET, sockets_of_python.SO_RCVBUF, 4096)
+    host, port = base.removeprefix("http://").split(":")
+    narrow.connect((host, int(port)))
+    return open_socket(base, key, sock=narrow, max_queue=1)
+
+
+def _resident_kb(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0])
+
+
+def test_clients_that_vanish_leave_no_file_open(
+    own_web: tuple[str, int], key: str, redis_client: redis.Redis, wait_for: Any
+) -> None:
+    base, pid = own_web
+    keep(redis_client, snapshot(1))
+    with open_socket(base, key) as client:  # from now on the hub has its connections to Redis
+        subscribe(client, push_ms=10)
+        assert read(client)["seq"] == 1
+        files = Path(f"/proc/{pid}/fd")
+        before = len(list(files.iterdir()))
+    for _ in range(100):
+        with open_socket(base, key) as client:
+            subscribe(client, push_ms=10)
+            assert read(client)["seq"] == 1
+            client.socket.shutdown(sockets_of_python.SHUT_RDWR)  # without a close frame
+    wait_for(lambda: len(list(files.iterdir())) < before, what="the files of clients that are gone")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,9 @@ def test_a_name_that_no_terminal_shows_is_written_with_escapes(recorded: Path) -
     assert run(odd).startswith("OK  bad\\xff.dbn: ")
 
 
-def test_ctrl_c_ends_it_without_a_trace(recorded: Path, process_env: dict[str, str]) -> None:
+def test_ctrl_c_ends_it_without_a_trace(
+    recorded: Path, process_env: dict[str, str], wait_for: Callable[..., Any]
+) -> None:
     expectation = recorded.with_name("expected.json")
     os.mkfifo(expectation)
     words = [sys.executable, "manage.py", "verify", str(recorded), "--expect", str(expectation)]
@@ -203,11 +206,18 @@ def test_ctrl_c_ends_it_without_a_trace(recorded: Path, process_env: dict[str, s
             text=True,
         ) as process,
         expectation.open("w"),
-    ):  # opens when the command does, which then waits for what is written
+    ):  # opens when the command does
+        # A signal between its last look for signals and the wait for what is written would be heard behind that wait.
+        wait_for(lambda: is_asleep(process.pid), what="the command's wait")
         process.send_signal(signal.SIGINT)
         printed, error = process.communicate(timeout=30)
     assert (process.returncode, printed) == (130, "")
     assert error == "CommandError: Stopped before the end; nothing is known.\n"
+
+
+def is_asleep(pid: int) -> bool:
+    """Say whether the first thread of a process waits for something."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def test_neither_the_report_nor_its_storage_loads_numba() -> None:

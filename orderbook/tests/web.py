@@ -43,7 +43,7 @@ def shared_web(
     program = Program("runweb", [sys.executable, str(MANAGE), "runweb"], folder / "runweb.log", environment=environment)
     process = program.start()
     try:
-        program.wait_until(lambda: listens(environment), process, timeout_s=20)
+        program.wait_until(lambda: listens(environment), process, timeout_s=60)
         yield environment
     finally:
         stop(process, signal.SIGTERM, timeout_s=5)

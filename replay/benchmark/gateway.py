@@ -134,4 +134,5 @@ def _replay(
         control.send(pace)
         received = [take(reader, lasts_s) for reader in readers]
         check_complete(received, records)
+        control.send(None)
         return received, take(control), max(memory)

@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import os
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -12,6 +13,7 @@ from typing import Any, Final
 _PATIENCE_S: Final = 120.0
 """What a process may take for what takes no time by itself."""
 _SAMPLE_S: Final = 0.02
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _SPAWN: Final = multiprocessing.get_context("spawn")
 
 
@@ -48,13 +50,13 @@ def take(control: Connection, lasts_s: float = 0.0) -> Any:
 
 
 @contextlib.contextmanager
-def watched_memory(pid: int) -> Iterator[list[int]]:
-    """Look at the memory of a process again and again; yields what was found, bytes."""
-    found, over = [_own_memory(pid)], threading.Event()
+def watched_memory(*pids: int) -> Iterator[list[int]]:
+    """Look at the memory of processes, taken together, again and again; yields what was found, bytes."""
+    found, over = [own_memory(*pids)], threading.Event()
 
     def watch() -> None:
         while not over.wait(_SAMPLE_S):
-            found.append(_own_memory(pid))
+            found.append(own_memory(*pids))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -65,8 +67,35 @@ def watched_memory(pid: int) -> Iterator[list[int]]:
         watcher.join()
 
 
+def own_memory(*pids: int) -> int:
+    """Return the memory of processes without the pages of files, bytes; 0 where the system does not tell."""
+    return sum(_own_memory(pid) for pid in pids)
+
+
+def cpu_s(*pids: int) -> float:
+    """Return the processor time that processes have taken so far; 0 where the system does not tell."""
+    return sum(_ticks(pid) for pid in pids) / _TICKS_PER_S
+
+
+def open_files(*pids: int) -> int:
+    """Return how many files and sockets processes hold open; 0 where the system does not tell."""
+    return sum(_open_files(pid) for pid in pids)
+
+
+def _ticks(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(words[11]) + int(words[12])  # in the process itself, and in the kernel for it
+    return 0
+
+
+def _open_files(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return 0
+
+
 def _own_memory(pid: int) -> int:
-    """Return the memory of a process without the pages of files, bytes; 0 where the system does not tell."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("RssAnon:"):

@@ -16,7 +16,6 @@ from replay.streamer.messages import Pace, StartCommand
 from replay.streamer.server import Streamer
 
 KEY: Final = "db-benchmarkbenchmarkbenchmark00"
-_LOOK_S: Final = 0.005
 
 
 class Spent(NamedTuple):
@@ -48,9 +47,10 @@ def start_command(path: Path, pace: Pace) -> StartCommand:
 
 
 def run(path: Path, control: Connection, raw: FramingName | None = None) -> None:
-    """Serve a recording on a free port: tell the port, take a pace, replay, and tell what was Spent; until hung up.
+    """Serve a recording on a free port, and tell the port; then follow orders until hung up.
 
-    The port is that of the live protocol; of the raw feed where its framing is given.
+    A pace is replayed. None says that everybody has the replay, and is answered with what was Spent on it. The port is
+    that of the live protocol; of the raw feed where its framing is given.
     """
     logging.disable(logging.INFO)
     kernel_market.warm_up()
@@ -68,8 +68,7 @@ async def _serve(path: Path, control: Connection, raw: FramingName | None) -> No
             pace: Pace = await asyncio.to_thread(control.recv)
             cpu_s, begun_ns = time.process_time(), time.monotonic_ns()
             await streamer.start(start_command(path, pace))
-            while streamer.status()["clients"]:
-                await asyncio.sleep(_LOOK_S)
+            await asyncio.to_thread(control.recv)
             control.send(Spent(begun_ns, time.process_time() - cpu_s))
     except EOFError:
         await streamer.close()

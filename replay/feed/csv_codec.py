@@ -96,6 +96,10 @@ class CsvStreamDecoder:
         """Lines read so far, the header among them."""
         return int(self._state[kernel.LINE])
 
+    @property
+    def left(self) -> int:
+        return self._end - self._begin
+
     def space(self) -> memoryview:
         """Return the free part of the buffer. The start of an unfinished line moves to the front."""
         left = self._end - self._begin

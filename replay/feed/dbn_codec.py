@@ -87,6 +87,10 @@ class DbnStreamDecoder:
         self._end = 0
         self._offset = 0  # bytes of the stream before _begin
 
+    @property
+    def left(self) -> int:
+        return self._end - self._begin
+
     def space(self) -> memoryview:
         """Return the free part of the buffer. What is left over, less than one record, moves to the front."""
         left = self._end - self._begin
@@ -96,7 +100,7 @@ class DbnStreamDecoder:
         return self._buffer.data[self._end :]
 
     def received(self, n: int) -> MboArray:
-        """Return the MBO records that ``n`` more bytes complete."""
+        """Return the MBO records that ``n`` more bytes complete; a fault behind them is raised by the next call."""
         self._end += n
         if self.header is None and not self._read_metadata():
             return np.empty(0, MBO)
@@ -105,11 +109,18 @@ class DbnStreamDecoder:
             run = self._take_mbo()
             if len(run):
                 runs.append(run)
-            elif not self._take_other():
-                return _joined(runs)
+                continue
+            try:
+                if not self._take_other():
+                    return _joined(runs)
+            except FeedError:
+                if not runs:
+                    raise
+                return _joined(runs)  # these arrived whole; what is wrong stays at the front
 
     def finish(self) -> None:
-        """Raise FeedError when the stream ended before its first record could, or inside a record."""
+        """Raise FeedError when the stream ended before its first record could, inside a record, or behind a fault."""
+        self.received(0)
         left = self._end - self._begin
         if self.header is None:
             raise FeedError(f"byte {self._offset + left}", "the rest of the DBN metadata", "the end of the stream")

@@ -58,6 +58,13 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayFollows:
+    """Said once to whoever asked with ``replay``: this replay comes, and in this connection no other."""
+
+    replay_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReplayCompleted:
     """What was asked for from a start on has caught up with the present."""
 
@@ -73,7 +80,7 @@ class GatewayError:
     fatal: bool
 
 
-Event = LoggedIn | Told | ReplayCompleted | GatewayError
+Event = LoggedIn | Told | ReplayFollows | ReplayCompleted | GatewayError
 
 
 class _Phase(Enum):
@@ -94,13 +101,18 @@ class LiveClient:
         now_ns: int,
         *,
         heartbeat_interval_s: int = HEARTBEAT_INTERVAL_S,
+        of_ours: Sequence[SubscriptionRequest] | None = None,
         client: str = "Batonic",
         buffer_bytes: int = BUFFER_BYTES,
     ) -> None:
-        """Prepare a connection made at ``now_ns`` of a monotonic clock. Raises ValueError for a key that is none."""
+        """Prepare a connection made at ``now_ns`` of a monotonic clock. Raises ValueError for a key that is none.
+
+        ``of_ours`` is what a gateway of ours is asked for instead, which understands more.
+        """
         if len(key) < BUCKET_LENGTH or not (key.isascii() and key.isprintable()) or "|" in key:
             raise ValueError(f"expected a key of at least {BUCKET_LENGTH} printable characters, found {len(key)}")
         self._key, self._dataset, self._subscriptions = key, dataset, subscriptions
+        self._of_ours = of_ours
         self._heartbeat_interval_s, self._client = heartbeat_interval_s, client
         self._phase = _Phase.GREETING
         self._lines = bytearray(MAX_ANSWER_BYTES)
@@ -130,6 +142,11 @@ class LiveClient:
     def _streaming(self) -> bool:
         return self._phase is _Phase.STREAM
 
+    @property
+    def left(self) -> int:
+        """Bytes of a line of the handshake, or of a record, that has not ended."""
+        return self._decoder.left if self._streaming else self._end
+
     def space(self) -> memoryview:
         """Return where to receive into."""
         if self._streaming:
@@ -155,6 +172,7 @@ class LiveClient:
         """Say that the gateway has closed. Raises FeedError unless it closed between two records, without an error."""
         if not self._streaming:
             raise FeedError("handshake", f"the {self._phase.name.lower()}", "the end of the stream")
+        self._decoder.received(0)  # raises what is wrong behind the last records
         if self._fatal is not None:
             raise FeedError("stream", "records", f"error {self._fatal.code} and the end: {self._fatal.text}")
         self._decoder.finish()
@@ -199,7 +217,8 @@ class LiveClient:
     def _answer(self, line: bytes) -> None:
         """Take a line of the handshake, and prepare what we say to it."""
         if self._phase is _Phase.GREETING:
-            Greeting.parse(line)
+            if Greeting.parse(line).is_ours and self._of_ours is not None:
+                self._subscriptions = self._of_ours
             self._phase = _Phase.CHALLENGE
         elif self._phase is _Phase.CHALLENGE:
             response = parse_response(respond(Challenge.parse(line).cram, self._key))
@@ -240,4 +259,7 @@ def _event(notice: Notice) -> Event | None:
         return None
     if notice.code == live_records.REPLAY_COMPLETED:
         return ReplayCompleted(notice.text)
+    replay_id = live_records.replay_told(notice.code, notice.text)
+    if replay_id is not None:
+        return ReplayFollows(replay_id)
     return Told(notice.code, notice.text)

@@ -15,7 +15,8 @@ from replay.feed.dbn_metadata import SYMBOL_BYTES, checked_name
 from replay.feed.live_line import Fields, join_line, split_line
 from replay.feed.stream import FeedError, shown
 
-LSG_VERSION: Final = "0.8.0"
+LSG_VERSION: Final = "0.8.0+batonic"
+"""The vendor's number, and what our own engine knows a gateway of ours by: clients only show it."""
 SCHEMAS: Final = ("mbo", "trades", "tbbo", "mbp-1", "mbp-10", "bbo-1s")
 STYPES: Final = ("raw_symbol", "instrument_id")
 ALL_SYMBOLS: Final = "ALL_SYMBOLS"
@@ -30,6 +31,7 @@ SlowReaderBehavior = Literal["warn", "skip"]
 
 _DATASET_BYTES: Final = 15
 _MAX_U32: Final = 2**32 - 1
+_MAX_I64: Final = 2**63 - 1
 _MAX_ERROR: Final = 300
 
 
@@ -42,6 +44,11 @@ class Greeting:
     @classmethod
     def parse(cls, line: bytes) -> Self:
         return cls(Fields("greeting", split_line(line)).text("lsg_version"))
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the gateway is one of ours, and understands what we have added."""
+        return self.lsg_version == LSG_VERSION
 
     def encode(self) -> bytes:
         return join_line({"lsg_version": self.lsg_version})
@@ -152,6 +159,8 @@ class SubscriptionRequest:
     """Where to begin, inclusive; 0 is the first record there is, None the present."""
     snapshot: bool = False
     """The books of that moment first. Together with a start it is ours; the vendor's gateway refuses it."""
+    replay: int | None = None
+    """Ours too, beside a snapshot: the replay that the start is in, 0 for any; another is wanted from its beginning."""
     id: int | None = None
     is_last: bool = True
 
@@ -170,11 +179,14 @@ class SubscriptionRequest:
             stype_in,
             fields.instant("start"),
             fields.flag("snapshot"),
+            fields.number("replay", 0, _MAX_I64),
             fields.number("id", 0, _MAX_U32),
             fields.flag("is_last", True),
         )
         if request.snapshot and request.schema != "mbo":
             raise fields.fault("snapshot", "0 with any schema but mbo")
+        if request.replay is not None and not request.snapshot:
+            raise fields.fault("replay", "none without snapshot=1")
         return request
 
     def lines(self) -> Iterator["SubscriptionRequest"]:
@@ -193,6 +205,7 @@ class SubscriptionRequest:
                     "symbols": ",".join(line.symbols),
                     "start": line.start_ns,
                     "snapshot": int(line.snapshot),
+                    "replay": line.replay,
                     "id": line.id,
                     "is_last": int(line.is_last),
                 }

@@ -4,6 +4,7 @@ Through databento_dbn. Every text comes with its code: clients look at the code 
 sending comes in as an argument.
 """
 
+import re
 from typing import Any, Final
 
 import databento_dbn as dbn
@@ -36,6 +37,7 @@ REPLAY_COMPLETED: Final = 3
 _MOST_TEXT: Final = 300  # both kinds of message hold a little more
 _WORD: Final = 4
 _RAW_SYMBOL: Final = dbn.SType("raw_symbol")
+_REPLAY_FOLLOWS: Final = re.compile(r"Replay ([0-9]{1,18}) follows")
 
 
 def heartbeat(now_ns: int) -> bytes:
@@ -53,6 +55,21 @@ def subscription_ack(now_ns: int, request: SubscriptionRequest) -> bytes:
 def replay_completed(now_ns: int, schema: str) -> bytes:
     """Return what says that a subscription with a start has caught up with the present."""
     return system_message(now_ns, REPLAY_COMPLETED, f"Finished {schema} replay")
+
+
+def replay_follows(now_ns: int, replay_id: int) -> bytes:
+    """Return what says which replay comes next, to those who have asked for that."""
+    return system_message(now_ns, SUBSCRIPTION_ACK, f"Replay {replay_id} follows")
+
+
+def replay_told(code: int, text: str) -> int | None:
+    """Return which replay a system message says comes next; None when it says something else.
+
+    >>> replay_told(SUBSCRIPTION_ACK, "Replay 17 follows")
+    17
+    """
+    found = _REPLAY_FOLLOWS.fullmatch(text) if code == SUBSCRIPTION_ACK else None
+    return None if found is None else int(found[1])
 
 
 def system_message(now_ns: int, code: int, text: str) -> bytes:

@@ -200,6 +200,8 @@ class LiveServer:
             return []
         if self.phase is Phase.STREAM and request.start_ns is not None:
             raise FeedError("subscription, start", "none in a session that has started", str(request.start_ns))
+        if self.phase is Phase.STREAM and request.replay is not None:
+            raise FeedError("subscription, replay", "none in a session that has started", str(request.replay))
         if self._partial is not None and replace(request, symbols=(), is_last=False) != self._partial:
             raise FeedError("subscription", "the rest of the one before (is_last=0)", "another one")
         symbols = self._symbols + len(self._partial_symbols) + len(request.symbols)

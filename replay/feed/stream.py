@@ -37,6 +37,10 @@ class StreamDecoder(Protocol):
     def rejected(self) -> dict[str, int]:
         """Count by reason of what arrived whole and was not an MBO record; nothing else is left out."""
 
+    @property
+    def left(self) -> int:
+        """Bytes of a record, a line or a header that has begun and not ended; nothing is made of them."""
+
     def space(self) -> memoryview:
         """Return where to receive into, never empty. Ends the life of the records handed out before."""
 

@@ -183,7 +183,7 @@ class LiveSession(Session):
         stream = self._stream = LiveStream(self._auth_request, self.outlet, self._requests)
         await stream.open(shown)
         if self.publication is None and shown is not None and not shown.active:
-            if any(request.start_ns is not None for request in self._requests):
+            if stream.has_starts(shown):
                 self._follow(shown, shown.join())
             elif any(request.snapshot for request in self._requests):
                 await stream.look_at(shown, self._requests)
@@ -195,7 +195,7 @@ class LiveSession(Session):
             return False
         if not self._is_introduced:
             self._is_introduced = True
-            self.holds_up = not stream.has_starts  # which are looked for first
+            self.holds_up = not stream.has_starts(publication)  # they are looked for first
             await stream.join(publication, cursor)
             self.holds_up = not stream.catches_up
             self._stage.taken()

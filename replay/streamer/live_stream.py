@@ -21,6 +21,7 @@ from replay.feed.live_messages import AuthRequest, SubscriptionRequest
 from replay.feed.live_symbology import resolve
 from replay.streamer.arrivals import book_keys
 from replay.streamer.derived_feed import DerivedFeed
+from replay.streamer.messages import ReplayState
 from replay.streamer.outlet import MAX_BUFFER_BYTES, Outlet
 from replay.streamer.painter import paint
 from replay.streamer.publication import Publication
@@ -89,10 +90,9 @@ class LiveStream:
         """The position at which the next subscription counts; ``take_up`` is due there."""
         return min((wanted.since for wanted in self._waiting), default=None)
 
-    @property
-    def has_starts(self) -> bool:
-        """Whether anything was asked for from a time on."""
-        return any(request.start_ns is not None for request in self._requests)
+    def has_starts(self, publication: Publication) -> bool:
+        """Say whether anything was asked for from a time on."""
+        return any(start_in(request, publication) is not None for request in self._requests)
 
     @property
     def has_to_complete(self) -> bool:
@@ -124,8 +124,11 @@ class LiveStream:
     async def join(self, publication: Publication, cursor: Cursor) -> None:
         """Begin to follow a replay with all subscriptions; the cursor may go back to the first of their starts."""
         here = cursor.position
+        if any(request.replay is not None for request in self._requests):
+            await self.tell([live_records.replay_follows(time.time_ns(), publication.command["replay_id"])])
         await self._clear_pictured(publication)
-        starts = {(TIME_OF[each.schema], each.start_ns) for each in self._requests if each.start_ns is not None}
+        asked = [(TIME_OF[each.schema], start_in(each, publication)) for each in self._requests]
+        starts = {(name, start_ns) for name, start_ns in asked if start_ns is not None}
         self._places_of = await asyncio.to_thread(find_starts, publication, starts) if starts else {}
         for request in self._requests:
             await self.want(request, publication, here)
@@ -136,12 +139,15 @@ class LiveStream:
     async def want(self, request: SubscriptionRequest, publication: Publication, here: int) -> None:
         """Take a subscription on, to count from a position on or from where its start lies, which ``join`` found."""
         ids = await self.introduce(request, publication)
-        since = here
-        if request.start_ns is not None:
-            since = self._places_of[TIME_OF[request.schema], request.start_ns]
-            self._to_complete.append(request.schema)
+        since, start_ns = here, start_in(request, publication)
+        if start_ns is not None:
+            since = self._places_of[TIME_OF[request.schema], start_ns]
+            if request.replay is None:
+                self._to_complete.append(request.schema)
+            else:  # it has been there, and the clock was set back since: it goes with the clock
+                since = min(since, here)
         if ids is None or ids:
-            wanted = _Wanted(request.schema, ids, since, request.start_ns, request.snapshot)
+            wanted = _Wanted(request.schema, ids, since, start_ns, request.snapshot)
             self._waiting.append(wanted)
 
     async def look_at(self, publication: Publication, requests: Iterable[SubscriptionRequest]) -> None:
@@ -226,8 +232,9 @@ class LiveStream:
             await self._send_messages(batch)
 
     def _count(self, wanted: Iterable[_Wanted], with_starts: bool) -> None:
-        for schema, ids, _, start_ns, _ in wanted:
-            self._selection.add(schema, ids, start_ns or 0 if with_starts else 0)
+        for schema, ids, _, start_ns, snapshot in wanted:
+            # Behind a picture everything counts: a book that lacks one record, however old it says it is, is wrong.
+            self._selection.add(schema, ids, start_ns or 0 if with_starts and not snapshot else 0)
 
     async def _complete(self, schemas: Sequence[str]) -> None:
         now = time.time_ns()
@@ -283,13 +290,26 @@ class LiveStream:
 
     def _start_ns(self, publication: Publication | None) -> int:
         """Return the time of the metadata: the earliest start asked for, or else the present of the replay."""
-        asked = [request.start_ns for request in self._requests if request.start_ns is not None]
+        starts = [each.start_ns if publication is None else start_in(each, publication) for each in self._requests]
+        asked = [start_ns for start_ns in starts if start_ns is not None]
         first = min(asked, default=0)
         if first or publication is None or not len(publication.recording.records):
             return first if asked else time.time_ns()
         records = publication.recording.records
         place = publication.window.begin if asked else publication.released
         return int(records[min(place, len(records) - 1)]["ts_event"])
+
+
+def start_in(request: SubscriptionRequest, publication: Publication) -> int | None:
+    """Return from when on a client wants a replay; 0 is its beginning, None the present.
+
+    Who knows another replay wants all of this one; of one that has failed there is no more than it had.
+    """
+    if request.replay and request.replay != publication.command["replay_id"]:
+        return 0
+    if request.replay and publication.state == ReplayState.FAILED:
+        return None
+    return request.start_ns
 
 
 def find_starts(publication: Publication, starts: Iterable[_Start]) -> dict[_Start, int]:

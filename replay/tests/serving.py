@@ -24,7 +24,7 @@ from replay.streamer.server import Streamer
 from replay.tests.recordings import command
 
 KEY = "db-0123456789abcdefghijklmnopqrs"
-WAIT_S = 10
+WAIT_S = 30
 
 T = TypeVar("T")
 

@@ -127,7 +127,7 @@ def test_who_may_only_look_is_offered_no_stop(replay: Replay) -> None:
 @pytest.fixture
 def verified(data_folder: Path) -> Dataset:
     """Return a dataset with its quality report."""
-    dataset = register(write_dbn(data_folder / "data" / "made.dbn", session(3000)))
+    dataset = register(write_dbn(data_folder / "data" / "made.dbn", session(1000)))
     store_report(dataset.pk, check=check_here)
     return Dataset.objects.get()
 
@@ -158,7 +158,7 @@ def test_the_page_of_a_dataset_shows_its_report_without_inline_style(admin: Clie
         "Books at the end",
         "CLX5",
         verified.quality["hash"],
-        '<td class="number">3,000</td>',
+        '<td class="number">1,000</td>',
     ):
         assert words in page
     assert not re.search(r"<style| style=|<script>|\son\w+=", page)

@@ -6,14 +6,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
 from orderbook.quality.report import VERSION
-from replay import auth
 from replay.bodies import PaceBody, SeekBody, StartBody
 from replay.keys import create_key
 from replay.models import ApiKey, Dataset, IdempotentRequest
@@ -117,22 +115,6 @@ def test_expired_revoked_and_wrong_keys_open_nothing(vera: User, header: Any) ->
 def test_public_read_opens_the_read_side_only(settings: Settings) -> None:
     settings.PUBLIC_READ = True
     assert statuses(Client()) == (PASSED_READ, 401)
-
-
-def test_a_websocket_is_read_by_keys_logins_and_where_it_is_public_by_anyone(vera: User, settings: Settings) -> None:
-    (_, reading), (_, controlling) = create_key(vera, "r", ["read"]), create_key(vera, "c", ["control"])
-    reader = async_to_sync(auth.websocket_reader)
-
-    def scope(header: bytes | None, who: object = None) -> dict[str, Any]:
-        return {"headers": [] if header is None else [(b"authorization", header)]} | ({"user": who} if who else {})
-
-    assert reader(scope(None, vera)) == vera
-    assert isinstance(reader(scope(f"Bearer {reading}".encode())), ApiKey)
-    assert isinstance(reader(scope(basic(reading)["authorization"].encode())), ApiKey)
-    for header in (None, b"Bearer " + controlling.encode(), b"Bearer x", b"Basic !!!", b"Bearer \xff", b"Digest a"):
-        assert reader(scope(header)) is None
-    settings.PUBLIC_READ = True
-    assert reader(scope(None)) is not None
 
 
 @pytest.fixture

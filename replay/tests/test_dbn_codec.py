@@ -121,8 +121,10 @@ def test_a_number_that_no_instrument_has_names_none() -> None:
 @pytest.mark.parametrize("damaged", [b"CL\xff5", b"CL\0X", "CÄ5".encode(), b"\x1b[2J"])
 def test_a_mapping_to_a_symbol_that_cannot_be_shown_is_refused(damaged: bytes) -> None:
     data = HEAD + RECORDS.tobytes() + encode_mapping(432669, "CLX5", START).replace(b"CLX5", damaged)
+    decoder = DbnStreamDecoder()
+    assert len(push(decoder, data)) == 40
     with pytest.raises(FeedError, match=f"byte {len(HEAD) + 40 * 56}: expected a mapping to a printable symbol"):
-        push(DbnStreamDecoder(), data)
+        decoder.finish()
 
 
 @pytest.mark.parametrize(("dataset", "symbol"), [("X", ""), ("X", "S" * 71), ("D" * 17, "CLX5")])
@@ -216,8 +218,20 @@ def test_only_the_last_notices_are_kept_and_all_are_counted() -> None:
     ],
 )
 def test_garbage_is_refused_with_the_byte_what_was_expected_and_what_was_found(data: bytes, message: str) -> None:
+    decoder = DbnStreamDecoder()
     with pytest.raises(FeedError, match=message):
-        push(DbnStreamDecoder(), data)
+        push(decoder, data)
+        decoder.finish()
+
+
+@pytest.mark.parametrize("size", [50, 1000, 1 << 16])
+def test_whole_records_come_out_before_the_fault_behind_them_however_they_arrive(size: int) -> None:
+    data, decoder, found = HEAD + RECORDS.tobytes() + b"garbage", DbnStreamDecoder(), b""
+    with pytest.raises(FeedError, match=f"byte {len(HEAD) + 40 * 56}: expected a DBN record, found rtype 97"):
+        for begin in range(0, len(data), size):
+            found += push(decoder, data[begin : begin + size]).tobytes()
+        decoder.finish()
+    assert found == RECORDS.tobytes()
 
 
 @pytest.mark.parametrize("cut", [0, 3, 7, 8, 100, len(HEAD) - 1])

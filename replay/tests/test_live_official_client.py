@@ -20,7 +20,15 @@ from orderbook.book.digest import market_hash
 from orderbook.book.market import make_market
 from orderbook.book.mbo import MBO, MboArray
 from replay.feed.cram import respond
-from replay.feed.live_messages import ALL_SYMBOLS, AuthRequest, AuthResponse, Challenge, Greeting, SubscriptionRequest
+from replay.feed.live_messages import (
+    ALL_SYMBOLS,
+    LSG_VERSION,
+    AuthRequest,
+    AuthResponse,
+    Challenge,
+    Greeting,
+    SubscriptionRequest,
+)
 from replay.feed.sources import Recording, open_recording
 from replay.streamer.doorman import Keys
 from replay.tests.naive_schemas import as_rows, naive_schemas
@@ -373,7 +381,7 @@ def test_the_vendors_parsers_take_our_lines_and_we_take_theirs() -> None:
     decoder.write(Greeting().encode() + Challenge(challenge).encode() + AuthResponse(True, 17).encode())
     decoder.write(AuthResponse(False, error="a|b=c").encode())
     assert decoder.decode() == [
-        theirs.Greeting("0.8.0"),
+        theirs.Greeting(LSG_VERSION),
         theirs.ChallengeRequest(challenge),
         theirs.AuthenticationResponse("1", session_id="17"),
         theirs.AuthenticationResponse("0", error="a/b=c"),

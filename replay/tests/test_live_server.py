@@ -61,7 +61,7 @@ def started(data: bytes = MBO) -> LiveServer:
 
 
 def test_a_connection_opens_with_greeting_and_challenge() -> None:
-    assert LiveServer(CHALLENGE, NOW).opening() == b"lsg_version=0.8.0\ncram=" + CHALLENGE.encode() + b"\n"
+    assert LiveServer(CHALLENGE, NOW).opening() == b"lsg_version=0.8.0+batonic\ncram=" + CHALLENGE.encode() + b"\n"
 
 
 def test_a_session_is_authentication_subscriptions_and_start() -> None:

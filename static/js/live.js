@@ -2,6 +2,7 @@
 
 import { Book } from "./book.js";
 import { Control } from "./control.js";
+import { Engines } from "./engines.js";
 import { countText, dateText, midText, timeText, unitsText } from "./format.js";
 import { Keys } from "./keys.js";
 import { Ladder } from "./ladder.js";
@@ -26,6 +27,7 @@ const depthPlot = new DepthPlot(part("depth-plot"));
 
 let book = null;
 let bookAt = 0;
+let status = null;
 let connection = "connecting";
 let announced = "";
 let paintPlanned = false;
@@ -33,6 +35,7 @@ let paintedAt = 0;
 
 const control = new Control(part("control"), { problem: showProblem, cleared: clearProblem, said: announce });
 new Keys(document, part("keys"));
+new Engines(part("engines"));
 
 const socket = new BookSocket(
   { symbol: part("symbol").value, depth: Number(part("depth").value), push_ms: Number(part("ladder").dataset.pushMs) },
@@ -45,9 +48,15 @@ const socket = new BookSocket(
       depthPlot.show(book);
       requestPaint();
     },
+    status(message) {
+      status = message;
+      showConnection();
+    },
     problem: showProblem,
+    signedOut: () => location.reload(), // to the log-in, or back in when only the session's key has changed
     state(state) {
       connection = state;
+      status = null;
       showConnection();
     },
   },
@@ -112,18 +121,20 @@ function showSide(side, level, decimals) {
   write(`${side}-size`, level ? `${countText(level[1])} in ${countText(level[2])} order${level[2] === 1 ? "" : "s"}` : "none");
 }
 
-// Live means that books come. Without a running replay silence is no fault.
+// Live means that books come. Without a running replay silence is no fault, unless the server knows of one.
 function showConnection() {
   const age = performance.now() - bookAt;
+  const fault = status?.status === "stale" ? status.detail : "";
   let [state, text] = [connection, connection];
   if (connection === "open") {
     [state, text] = ["live", "live"];
-    if (!book || age > STALE_MS) {
-      const running = control.state === "REPLAYING";
-      [state, text] = running ? ["stale", book ? `stale ${Math.floor(age / 1000)} s` : "stale"] : ["idle", "connected"];
+    if (fault || !book || age > STALE_MS) {
+      const stale = fault || control.state === "REPLAYING";
+      [state, text] = stale ? ["stale", book ? `stale ${Math.floor(age / 1000)} s` : "stale"] : ["idle", "connected"];
     }
   }
   const badge = part("connection");
+  if (badge.title !== fault) badge.title = fault;
   if (badge.textContent !== text) badge.textContent = text;
   if (badge.dataset.state === state) return;
   badge.dataset.state = state;

@@ -6,8 +6,6 @@ The servers that it needs are its own, made in a folder that goes with it: nothi
 import contextlib
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
@@ -15,46 +13,61 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from psycopg import sql
 
-from batonic_site.services.postgres import Postgres
 from batonic_site.services.process import ServiceError
+from batonic_site.services.scratch import scratch_database, scratch_site
 from batonic_site.services.valkey import Valkey
+from engine_worker.benchmark.audience import Audience
 from engine_worker.benchmark.pipeline import Made, Plan, Report, make_file, measure
 from history.models import Instrument, Snapshot
-from orderbook.benchmark.records import tiled
+from orderbook.benchmark import socket_load
+from orderbook.benchmark.records import resting, tiled
+from orderbook.benchmark.socket_client import Target
 from replay import simulator
 from replay.benchmark.processes import BenchmarkError
 from replay.feed.sources import SourceError, open_recording
 
 MAX_RECORDS: Final = 100_000_000
+MAX_CLIENTS: Final = 1000
 SEED: Final = 1
 _SIMULATED: Final = 1_000_000
+_RESTING_IN: Final = 100
+"""Instruments that resting orders are spread over."""
+_RAMP_PER_S: Final = 100.0
 
 
 class Command(BaseCommand):
-    help = "Replay a made file at full speed from a streamer to an engine, both processes, and print what it took."
+    help = "Replay a made file from a streamer to an engine, both processes, and print what it took."
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--records", type=int, default=5_000_000, help="records of the file (default: 5000000)")
         parser.add_argument("--file", type=Path, help="recording to repeat until there are so many (default: simulate)")
+        parser.add_argument("--resting", action="store_true", help="make a file of orders that all rest instead")
         parser.add_argument("--framing", choices=("dbn", "csv"), default="dbn", help="of the raw feed (default: dbn)")
+        parser.add_argument("--rate", type=int, help="records a second (default: as fast as it goes)")
         parser.add_argument("--snapshot-every", type=int, default=1000, help="0 = each change of the best prices")
         parser.add_argument("--depth", type=int, default=50, help="levels a side in the feed file (default: 50)")
         parser.add_argument("--push-ms", type=int, default=50, help="time between two live books (default: 50)")
+        parser.add_argument("--clients", type=int, default=0, help="WebSocket clients that look on; needs --rate")
         parser.add_argument("--database", action="store_true", help="store the snapshots in a PostgreSQL too")
-        parser.add_argument("--rounds", type=int, default=3, help="replays; the median is told (default: 3)")
+        parser.add_argument("--replays", type=int, default=1, help="that one engine follows in a round (default: 1)")
+        parser.add_argument("--rounds", type=int, default=3, help="each with a new engine; medians (default: 3)")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
         _require("--records", options["records"], 1, MAX_RECORDS)
+        _require("--rate", options["rate"] or MAX_RECORDS, 1, MAX_RECORDS)
         _require("--snapshot-every", options["snapshot_every"], 0, 10**9)
         _require("--depth", options["depth"], 1, 200)
-        _require("--push-ms", options["push_ms"], 1, 5000)
+        _require("--push-ms", options["push_ms"], 10, 5000)
+        _require("--clients", options["clients"], 0, MAX_CLIENTS)
+        _require("--replays", options["replays"], 1, 1000)
         _require("--rounds", options["rounds"], 1, 1000)
+        if options["clients"] and not options["rate"]:
+            raise CommandError("--clients: expected --rate beside it, so that there is something to look on at.")
         with tempfile.TemporaryDirectory(prefix="batonic-bench-") as folder:
             try:
                 report = self.measure(Path(folder), options)
@@ -65,27 +78,39 @@ class Command(BaseCommand):
         self.stdout.write(json.dumps(report) if options["json"] else shown(report))
 
     def measure(self, folder: Path, options: dict[str, Any]) -> Report:
-        made = made_file(folder / "made.dbn", options["records"], options["file"])
+        made = made_file(folder / "made.dbn", options["records"], options["file"], all_rest=options["resting"])
+        load_1m = os.getloadavg()[0]
         with contextlib.ExitStack() as stack:
             valkey = Valkey(folder)
             stack.callback(valkey.stop)
             valkey.start()
-            pg_conninfo = stack.enter_context(_database(folder)) if options["database"] else ""
+            needs_database = options["database"] or options["clients"]
+            pg_conninfo = stack.enter_context(scratch_database(folder)) if needs_database else ""
+            audience = None
+            if options["clients"]:
+                audience = stack.enter_context(_audience(folder, options, pg_conninfo, valkey.url))
             plan = Plan(
-                options["framing"],
-                options["snapshot_every"],
-                options["depth"],
-                options["push_ms"],
-                valkey.url,
-                pg_conninfo,
+                framing=options["framing"],
+                snapshot_every=options["snapshot_every"],
+                depth=options["depth"],
+                push_ms=options["push_ms"],
+                rate=options["rate"],
+                replays=options["replays"],
+                redis_url=valkey.url,
+                pg_conninfo=pg_conninfo if options["database"] else "",
+                audience=audience,
             )
-            load_1m = os.getloadavg()[0]
-            report = measure(made, plan, folder, options["rounds"], _emptier(pg_conninfo))
+            report = measure(made, plan, folder, options["rounds"], _emptier(plan.pg_conninfo))
         return report | {"database": options["database"], "cpu_count": os.cpu_count(), "load_1m": round(load_1m, 2)}
 
 
-def made_file(path: Path, count: int, file: Path | None) -> Made:
-    """Write the file to replay: so many records, of a recording or simulated, repeated. Raises SourceError."""
+def made_file(path: Path, count: int, file: Path | None, *, all_rest: bool = False) -> Made:
+    """Write the file to replay: so many records, of a recording or simulated, repeated, or resting orders.
+
+    Raises SourceError.
+    """
+    if all_rest:
+        return make_file(path, resting(count, _RESTING_IN), {number + 1: f"I{number}" for number in range(_RESTING_IN)})
     if file is None:
         symbols = simulator.instrument_ids(["CLX5"])
         records = simulator.simulate(max(min(count, _SIMULATED), 2 * simulator.MIN_RECORDS), ["CLX5"], SEED)
@@ -96,36 +121,47 @@ def made_file(path: Path, count: int, file: Path | None) -> Made:
 
 def shown(report: Report) -> str:
     """Return a report to read."""
+    asked = f"asked for {report['rate']:,} a second" if report["rate"] else "as fast as it goes"
     stored = f", {report['snapshots_stored']:,} rows stored" if report["database"] else ""
-    return f"""\
-{report["records"]:,} records over {report["framing"]}, a snapshot every {report["snapshot_every"]:,}, \
-{report["depth"]} levels; {report["cpu_count"]} cores, load {report["load_1m"]}
-  {report["records_per_s"] / 1e6:.2f} M records/s [{report["records_per_s_min"] / 1e6:.2f} - \
-{report["records_per_s_max"] / 1e6:.2f}], {report["rounds"]} rounds, {report["elapsed_s"]} s
-  {report["snapshots"]:,} snapshots{stored}, all written after {report["stored_s"]} s
-  snapshot   p50 {report["snap_p50_us"]:.1f}, p99 {report["snap_p99_us"]:.1f}, max {report["snap_max_us"]:.1f} us
-  apply      p50 {report["apply_p50_ns"]}, p99 {report["apply_p99_ns"]}, max {report["apply_max_ns"]} ns
-  publish    p50 {report["publish_p50_ms"]:.1f}, p99 {report["publish_p99_ms"]:.1f}, \
-max {report["publish_max_ms"]:.1f} ms
-  engine     {report["engine_cpu_s"]} s CPU, {report["engine_peak_mb"]} MB; streamer {report["streamer_cpu_s"]} s CPU, \
-{report["streamer_peak_mb"]} MB"""
+    least, most = (report.get(f"records_per_s_{end}") or report["records_per_s"] for end in ("min", "max"))
+    machine = f"{report['cpu_count']} cores, load {report['load_1m']}"
+    lines = [
+        f"{report['records']:,} records over {report['framing']}, {asked}, a snapshot every "
+        f"{report['snapshot_every']:,}, {report['depth']} levels; {machine}",
+        f"{report['records_per_s']:,} records/s [{least:,} - {most:,}], {report['rounds']} rounds, "
+        f"{report['elapsed_s']} s; the limit: {report['limit']}",
+        f"{report['snapshots']:,} snapshots{stored}, all written after {report['stored_s']} s",
+        _latency(report, "snapshot", "snap", "us"),
+        _latency(report, "apply", "apply", "ns"),
+        _latency(report, "publish", "publish", "ms"),
+        f"engine     {report['engine_cpu_s']} s CPU, {report['engine_peak_mb']} MB at most; "
+        f"{report['engine_mb_first']} MB behind the first replay, {report['engine_mb_last']} behind the last of "
+        f"{report['replays']}; {report['resting_orders']:,} orders rested",
+        f"streamer   {report['streamer_cpu_s']} s CPU, {report['streamer_peak_mb']} MB",
+    ]
+    if "clients" in report:
+        lines.append(
+            f"{report['clients']} clients: {report['books_per_client']} of {report['books_expected']} books each; "
+            f"staleness p50 {report['staleness_p50_ms']}, p99 {report['staleness_p99_ms']}, max "
+            f"{report['staleness_max_ms']} ms; web {report['web_cpu_s']} s CPU, {report['web_peak_mb']} MB"
+        )
+    return "\n  ".join(lines)
+
+
+def _latency(report: Report, label: str, name: str, unit: str) -> str:
+    p50, p99, most = (report[f"{name}_{which}_{unit}"] for which in ("p50", "p99", "max"))
+    return f"{label:<11}p50 {p50:,}, p99 {p99:,}, max {most:,} {unit}"
 
 
 @contextlib.contextmanager
-def _database(folder: Path) -> Iterator[str]:
-    """Start a PostgreSQL with our tables, empty; yields its connection string."""
-    server = Postgres(folder)
-    try:
-        server.start()
-        environment = os.environ | {"PG_CONNINFO": server.conninfo()}
-        environment.pop("DATABASE_URL", None)
-        command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "migrate", "--verbosity", "0"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise ServiceError(f"The tables of the benchmark could not be made: {done.stderr}")
-        yield server.conninfo()
-    finally:
-        server.stop()
+def _audience(folder: Path, options: dict[str, Any], pg_conninfo: str, redis_url: str) -> Iterator[Audience]:
+    """Start a web process and the processes of its clients."""
+    named = {"PG_CONNINFO": pg_conninfo, "REDIS_URL": redis_url, "PUSH_MS": str(options["push_ms"])}
+    with scratch_site(folder, 1, named) as site:
+        target = Target(f"ws://127.0.0.1:{site.port}/ws", site.key, "", options["depth"], options["push_ms"])
+        with socket_load.crowds(target, 1) as pipes:
+            plan = socket_load.Plan(target, seconds=0.0, ramp_per_s=_RAMP_PER_S, server_pids=site.pids)
+            yield Audience(options["clients"], pipes, plan)
 
 
 def _emptier(pg_conninfo: str) -> Callable[[], None]:

@@ -25,6 +25,7 @@ from batonic_site.services.postgres import Postgres
 from batonic_site.services.process import Program, ServiceError, stop
 from batonic_site.services.supervisor import Supervisor, read_procfile
 from batonic_site.services.valkey import Valkey, connect
+from batonic_site.services.web import listening_socket, web_programs
 from batonic_site.terminal import Screen, opening_block, status_line
 from orderbook.live import EngineStatus
 from replay.streamer.messages import StreamerStatus
@@ -34,7 +35,7 @@ HEALTHY_WITHIN_S: Final = 120.0  # the very first start compiles the book's kern
 STEP_S: Final = 0.1
 IMPATIENT_AFTER_S: Final = 0.5  # a terminal, make and a service manager may each tell us the same end
 LOCAL_HOSTS: Final = ("127.0.0.1", *health.ANY_HOST)
-PORTS: Final = ("WEB_PORT", "STREAMER_TCP_PORT", "GATEWAY_PORT")
+PORTS: Final = ("WEB_PORT", "STREAMER_TCP_PORT", "GATEWAY_PORT", "METRICS_PORT")
 MANAGE: Final = [sys.executable, str(settings.BASE_DIR / "manage.py")]
 
 
@@ -54,7 +55,7 @@ class Command(BaseCommand):
             signal.signal(number, self.on_signal)
         try:
             with only_one(settings.DATA_FOLDER):
-                check_ports({name: getattr(settings, name) for name in PORTS})
+                check_ports({name: port for name in PORTS if (port := getattr(settings, name))})
                 try:
                     self.run()
                 finally:
@@ -78,8 +79,7 @@ class Command(BaseCommand):
                 self.pause(STEP_S)
         if preparing.returncode:
             raise ServiceError("`manage.py prepare` failed; its message is above.")
-        for program in read_procfile(settings.BASE_DIR / "Procfile", settings.DATA_FOLDER / "log", self.environment):
-            self.supervisor.start_client(program)
+        self.start_clients()
         self.screen.say("waiting until everything answers (the very first start compiles the book)")
         self.wait(self.feed_is_connected)
         with self.command("startreplay") as starting:  # it may fail: its message is shown, and the site is there
@@ -111,6 +111,14 @@ class Command(BaseCommand):
         self.redis_url = endpoints.get("redis_url", settings.REDIS_URL)
         self.redis = connect(self.redis_url)
         self.streamer = StreamerRemote(self.redis_url)
+
+    def start_clients(self) -> None:
+        """Start the programs of the Procfile; of web as many as WEB_PROCESSES, on one socket that stays ours."""
+        self.listener = listening_socket(settings.WEB_HOST, settings.WEB_PORT)
+        for program in read_procfile(settings.BASE_DIR / "Procfile", settings.DATA_FOLDER / "log", self.environment):
+            several = program.name == "web"
+            for one in web_programs(program, settings.WEB_PROCESSES, self.listener) if several else [program]:
+                self.supervisor.start_client(one)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError
 
 from engine_worker.config import engine_config
+from engine_worker.heap import return_large_blocks
 from engine_worker.status import status_line
 from engine_worker.threads import EngineThreads, prefer_feed
 
@@ -26,13 +27,16 @@ class Command(BaseCommand):
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, lambda *_: stop.set())
         prefer_feed()
-        threads = EngineThreads(engine_config())
+        return_large_blocks()
+        config = engine_config()
+        threads = EngineThreads(config)
+        log.info("engine starts", extra={"engine": config.name, "symbols": config.symbols, "protocol": config.protocol})
         threads.start()
         dead = self._watch(threads, stop)
         threads.stop()
         if dead:
             raise CommandError(f"The engine stopped because of a fault in: {', '.join(dead)}. The log says where.")
-        log.info("engine stopped")
+        log.info("engine stopped", extra={"engine": config.name})
 
     def _watch(self, threads: EngineThreads, stop: Event) -> list[str]:
         """Say how it goes until told to stop, or until a thread dies. Returns the dead ones."""
@@ -47,5 +51,6 @@ class Command(BaseCommand):
                 self.stdout.write(status_line(status()))
             elif looks % LOG_EVERY == 0 and threads.engine.counters.received != told:
                 told = threads.engine.counters.received
-                log.info("status", extra={"status": status()})
+                said = status()
+                log.info("status", extra={"engine": said["name"], "run_id": said["run_id"], "status": said})
         return []

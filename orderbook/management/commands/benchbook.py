@@ -14,6 +14,7 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
+from orderbook.benchmark.machine import cpu_name
 from orderbook.benchmark.records import interleaved, tiled
 from orderbook.benchmark.rounds import (
     PROOF_RECORDS,
@@ -102,7 +103,7 @@ def measured(records: MboArray, data: str, rounds: int, progress: Progress = lam
         "python": platform.python_version(),
         "numba": version("numba"),
         "numpy": version("numpy"),
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cpu_count": os.cpu_count() or 0,
         "load_1m": round(load_1m, 2),
     }
@@ -181,12 +182,3 @@ def stream_of(count: int, file: Path | None, instruments: int | None) -> tuple[M
 def _require(option: str, found: int, most: int) -> None:
     if not 1 <= found <= most:
         raise CommandError(f"{option}: expected 1 to {most:,}, found {found:,}.")
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())

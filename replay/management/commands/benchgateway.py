@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
 
-from replay.benchmark.gateway import Lateness, lateness, throughput, write_recording, write_slice
+from orderbook.benchmark.spread import spread
+from replay.benchmark.gateway import Lateness, Throughput, lateness, throughput, write_recording, write_slice
 from replay.benchmark.processes import BenchmarkError
 from replay.streamer.listener import MAX_CLIENTS
 from replay.streamer.messages import MAX_MARKET_TIME, MIN_MARKET_TIME
@@ -32,19 +33,21 @@ class Command(BaseCommand):
             help="measure instead how punctual records are at these paces, in times as recorded",
         )
         parser.add_argument("--seconds", type=float, default=5.0, help="how long each of these paces runs (default: 5)")
+        parser.add_argument("--rounds", type=int, default=1, help="medians are told (default: 1)")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
         _require("--records", options["records"], 1, MAX_RECORDS)
         _require("--clients", options["clients"], 1, MAX_CLIENTS)
         _require("--seconds", options["seconds"], 0.1, 3600)
+        _require("--rounds", options["rounds"], 1, 1000)
         paces = _paces(options["market_time"])
         with tempfile.TemporaryDirectory(prefix="batonic-bench-") as folder:
             try:
                 if paces:
-                    report = _punctuality(Path(folder), paces, options["seconds"])
+                    report = _punctuality(Path(folder), paces, options["seconds"], options["rounds"])
                 else:
-                    report = _speed(Path(folder), options["records"], options["clients"])
+                    report = _speed(Path(folder), options["records"], options["clients"], options["rounds"])
             except BenchmarkError as error:
                 raise CommandError(str(error)) from error
             except OSError as error:
@@ -56,10 +59,13 @@ class Command(BaseCommand):
                 self.stdout.write(line)
 
 
-def _speed(folder: Path, records: int, clients: int) -> Report:
+def _speed(folder: Path, records: int, clients: int, rounds: int) -> Report:
     path = folder / "made.dbn"
     write_recording(path, records)
-    found = throughput(path, records, clients)
+    return spread([_told(throughput(path, records, clients), records, clients) for _ in range(rounds)])
+
+
+def _told(found: Throughput, records: int, clients: int) -> Report:
     return {
         "records": records,
         "clients": clients,
@@ -69,12 +75,12 @@ def _speed(folder: Path, records: int, clients: int) -> Report:
     }
 
 
-def _punctuality(folder: Path, paces: list[float], seconds: float) -> Report:
+def _punctuality(folder: Path, paces: list[float], seconds: float, rounds: int) -> Report:
     found = {}
     for pace in paces:
         path = folder / f"made-{pace:g}.dbn"
         records = write_slice(path, seconds * pace)
-        found[f"{pace:g}"] = _in_ms(lateness(path, records, pace))
+        found[f"{pace:g}"] = spread([_in_ms(lateness(path, records, pace)) for _ in range(rounds)])
     return {"market_time": found}
 
 

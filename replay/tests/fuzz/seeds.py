@@ -95,6 +95,8 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     yield "socket", "subscribe", b'{"type":"subscribe","symbol":"ESZ5","depth":5,"push_ms":100}'
     yield "socket", "update", b'{"type": "update", "depth": 200}'
     yield "socket", "unsubscribe", b'{"type":"unsubscribe"}'
+    yield "socket", "channels", b'{"type":"subscribe","channels":["book","bbo","trades","status"],"acks":20}'
+    yield "socket", "ack", b'{"type":"ack","seq":4711,"symbol":"CLX5"}'
 
     start = b'{"replay_id":1,"generation":1,"dataset":"made","path":"made.dbn","pace":"max","loop":false}'
     yield "commands", "start", b'{"verb":"start","args":' + start + b"}"

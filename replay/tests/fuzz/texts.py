@@ -6,12 +6,22 @@ import json
 import logging
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
 
 from orderbook.book.mbo import UNDEF_PRICE
 from orderbook.book.price import SCALE, SCALE_DIGITS, format_price, parse_price
 from orderbook.book.timestamp import format_iso_us, format_ns, parse_ns
-from orderbook.socket_protocol import DEPTH_RANGE, PUSH_MS_RANGE, SocketError, Wish, read_request
+from orderbook.socket_protocol import (
+    CHANNELS,
+    DEPTH_RANGE,
+    PUSH_MS_RANGE,
+    Ack,
+    Rest,
+    SocketError,
+    Watch,
+    Wish,
+    ack_of_wish,
+    read_request,
+)
 from replay.feed.sources import Recording, SourceError
 from replay.streamer.commands import CommandServer
 from replay.streamer.server import Streamer
@@ -39,23 +49,28 @@ def fuzz_values(data: bytes) -> None:
         assert parse_ns(format_iso_us(ns)) == ns - ns % 1000
 
 
-_DEFAULT: Final = Wish("CLX5", 50, 50)
-
-
 def fuzz_socket(data: bytes) -> None:
-    """A client's message on /ws: a wish in range, or a SocketError with a code."""
+    """A client's message on /ws: a request in range, or a SocketError with a code."""
     text = data.decode("utf-8", "replace")
-    for now in (_DEFAULT, Wish(None, 50, 50)):
+    one, other = Wish("CLX5", 50, 50), Wish("ESZ5", 5, 100, ("bbo", "trades"))
+    for wishes in ({}, {one.symbol: one}, {one.symbol: one, other.symbol: other}):
         try:
-            verb, wish = read_request(text, now, _DEFAULT)
+            request = read_request(text, wishes, one)
         except SocketError as error:
             told = json.loads(error.text())
             assert told["type"] == "error" and told["code"] == error.code and told["detail"], told
             continue
-        assert (verb == "rest") == (wish.symbol is None)
-        assert DEPTH_RANGE[0] <= wish.depth <= DEPTH_RANGE[1]
-        assert PUSH_MS_RANGE[0] <= wish.push_ms <= PUSH_MS_RANGE[1]
-        assert json.loads(wish.ack())["symbol"] == wish.symbol
+        match request:
+            case Rest(symbols):
+                assert set(symbols) <= set(wishes)
+            case Ack(seq):
+                assert 0 <= seq < 2**63
+            case Watch(wish, instead_of, acks):
+                assert DEPTH_RANGE[0] <= wish.depth <= DEPTH_RANGE[1]
+                assert PUSH_MS_RANGE[0] <= wish.push_ms <= PUSH_MS_RANGE[1]
+                assert wish.channels and set(wish.channels) <= set(CHANNELS)
+                assert instead_of is None or instead_of in wishes
+                assert json.loads(ack_of_wish(wish, acks or 0, wishes))["symbol"] == wish.symbol
 
 
 def fuzz_commands(data: bytes) -> None:
