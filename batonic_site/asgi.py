@@ -34,7 +34,9 @@ async def websocket_application(scope: dict[str, Any], receive: Any, send: Any) 
     A browser always says which page opens the socket (Origin); a program need not, and its cookies count for nothing.
     The way out is taken here, before the session's middleware puts its own around the server's `send`.
     """
-    scope = {**scope, "outlet": outlet_of(send)}
+    outlet = outlet_of(send)
+    outlet.pause()  # of whom nobody knows yet nothing more is read; whoever accepts resumes
+    scope = {**scope, "outlet": outlet}
     if any(name == b"origin" for name, _ in scope["headers"]):
         await sockets_of_browsers(scope, receive, send)
     else:

@@ -67,10 +67,15 @@ DATABASES = {"default": _database(PG_CONNINFO)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # channels_redis leaves redis-py's 5 s socket timeout and 100 connections in place: both break idle or many sockets.
+# That a connection has died in silence is found by orderbook.pushes: redis-py asks for a PONG there and awaits none.
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": None, "max_connections": 5000}]},
+        "CONFIG": {
+            "hosts": [
+                {"address": REDIS_URL, "socket_timeout": None, "socket_connect_timeout": 2, "max_connections": 5000}
+            ]
+        },
     }
 }
 CELERY_BROKER_URL = REDIS_URL
@@ -111,8 +116,8 @@ WEB_PORT = env.port("WEB_PORT", "API_PORT", "WS_PORT", "FRONTEND_PORT", default=
 WEB_PROCESSES = env.integer("WEB_PROCESSES", default=min(env.cores(), 4), low=1, high=64)
 # Clients of /ws: the most of one web process, of a user and of an address there, and how long one may take nothing.
 WS_MAX_CLIENTS = env.integer("WS_MAX_CLIENTS", default=2000, low=1, high=1_000_000)
-WS_MAX_PER_USER = env.integer("WS_MAX_PER_USER", default=1500, low=1, high=1_000_000)
-WS_MAX_PER_ADDRESS = env.integer("WS_MAX_PER_ADDRESS", default=1500, low=1, high=1_000_000)
+WS_MAX_PER_USER = env.integer("WS_MAX_PER_USER", default=200, low=1, high=1_000_000)
+WS_MAX_PER_ADDRESS = env.integer("WS_MAX_PER_ADDRESS", default=400, low=1, high=1_000_000)
 WS_SLOW_CLOSE_S = env.integer("WS_SLOW_CLOSE_S", default=10, low=1, high=3600)
 BOOK = env.choice("BOOK", "kernel", ("kernel", "reference"))
 DEPTH = env.integer("DEPTH", default=50, low=1, high=200)

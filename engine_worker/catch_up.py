@@ -7,13 +7,13 @@ known, and must be had from its beginning.
 
 import numpy as np
 
-from engine_worker.connection import FeedInterrupted
-from engine_worker.trail import Spot, is_plain, streamers_clears, venue_times
+from engine_worker.stream_kinds import channelless_clears, first_plain, is_plain
+from engine_worker.trail import Spot, venue_times
 from orderbook.book.mbo import MboArray
 
 
-class Astray(FeedInterrupted):
-    """The stream does not lead to the place that was looked for."""
+class Astray(Exception):
+    """The stream does not lead to the place that was looked for: another connection has to bring all of it."""
 
 
 class CatchUp:
@@ -33,7 +33,7 @@ class CatchUp:
         """Return how many of these records, which come next, were had before. Raises Astray."""
         begin = self._picture_end(records)
         end = begin + self._had_of(records[begin:])
-        if len(streamers_clears(records[begin:end])):
+        if len(channelless_clears(records[begin:end])):
             raise Astray("the replay was sent elsewhere before the place where we were came")
         return end
 
@@ -41,11 +41,10 @@ class CatchUp:
         """Return where plain records begin, once; pictures inside the stream are part of it."""
         if self._is_past_picture:
             return 0
-        plain = is_plain(records)
-        if not plain.any():
-            return len(records)
+        begin = first_plain(records)
+        if begin == len(records):
+            return begin
         self._is_past_picture = True
-        begin = int(plain.argmax())
         if venue_times(records)[begin] < self._spot.since_ns:
             raise Astray("the replay was set back to before what we had of it")
         return begin

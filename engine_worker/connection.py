@@ -51,6 +51,8 @@ class Connection:
         self.notices = 0
         """What the feed said about itself in the last ``receive()``."""
         self.fruitful = False
+        self.is_ours = False
+        """Whether the feed is a gateway of ours, which can name its replays."""
         self.replay_id = 0
         """Which replay the feed says it brings; 0 while it has said nothing."""
         self._peer = peer

@@ -13,6 +13,7 @@ from typing import Final
 
 from engine_worker.anomalies import Anomalies
 from engine_worker.batch import SnapshotBatch
+from engine_worker.catch_up import Astray
 from engine_worker.config import EngineConfig
 from engine_worker.connection import Connection, FeedInterrupted
 from engine_worker.feed_client import FeedClient
@@ -22,9 +23,10 @@ from engine_worker.naming import Names
 from engine_worker.pusher import Pusher
 from engine_worker.results import write_results
 from engine_worker.resumption import Resumption
-from engine_worker.run import Run, first_plain
+from engine_worker.run import Run
 from engine_worker.sinks.base import Sink
 from engine_worker.sinks.broadcast import LiveBook
+from engine_worker.stream_kinds import first_plain
 from engine_worker.tracks import SymbolOf
 from orderbook.book.market import make_market
 from orderbook.book.mbo import MboArray
@@ -44,10 +46,11 @@ class Engine:
         stores: Sequence[Sink[SnapshotBatch]],
         live: Sink[LiveBook],
         clock_ns: Callable[[], int] = time.monotonic_ns,
+        resumption: Resumption | None = None,
     ) -> None:
         self.config = config
-        self.resumption = Resumption(None)
-        """Where it is in its replay; one with a ledger, set before the start, outlives the process."""
+        self.resumption = resumption or Resumption(None)
+        """Where it is in its replay; one with a ledger outlives the process."""
         self.counters = EngineCounters()
         self.anomalies = Anomalies()
         self.fault = ""
@@ -64,12 +67,14 @@ class Engine:
     def run(self, feed: FeedClient, stop: Event) -> None:
         """Follow one connection after the other until ``stop`` is set."""
         self.state = "connecting"
+        self.resumption.load(stop)  # before a gateway is kept waiting for us
         while (connection := feed.connect(stop)) is not None:
             self.counters.connections += 1
+            self.resumption.meets(connection.is_ours)
             self.begin(connection.symbol)
             try:
                 self.follow(connection, stop)
-            except FeedInterrupted as error:
+            except (FeedInterrupted, Astray) as error:
                 self.counters.interrupted(connection.left)
                 self.resumption.interrupted(self._run)
                 about = {"run_id": self.shown.run_id}
@@ -81,7 +86,7 @@ class Engine:
         self.state = "stopping"
 
     def follow(self, connection: Connection, stop: Event) -> None:
-        """Take what one connection brings, to its end. Raises FeedInterrupted."""
+        """Take what one connection brings, to its end. Raises FeedInterrupted, Astray."""
         while not stop.is_set():
             try:
                 records = connection.receive(self.wait_s())
@@ -179,6 +184,7 @@ class Engine:
     def _runs(self, how: str, *, is_new: bool) -> None:
         """Take it that the run is no picture any more, but a replay."""
         self._run.is_picture, self._last = False, self._run
+        self._run.replay_id = self.resumption.replay_id
         self.counters.runs += is_new
         log.info("replay run %s %s", self._run.run_id, how, extra={"run_id": self._run.run_id})
 
@@ -192,8 +198,8 @@ class Engine:
     def _finish(self) -> None:
         """End the replay: last snapshots, final books, benchmark line."""
         run = self._run
-        run.finished = True
         self._intake.finish(run)
+        run.finished = True
         self.pusher.push(run, self._clock_ns(), everything=True)
         self.fault = write_results(run, self.config)
         self.resumption.over(run)

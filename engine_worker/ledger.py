@@ -38,7 +38,7 @@ class FeedFile(Store, Protocol):
         """The end of what this process has written; None before its first line."""
 
     def place_at_start(self) -> FilePlace:
-        """The end of what others had written before this process wrote its first line."""
+        """Where the file ends. To be asked before this process writes to it."""
 
     def resume(self, place: FilePlace) -> None:
         """Expect that snapshots behind a place come again, and leave out those that are there."""
@@ -54,8 +54,10 @@ class Ledger:
     """Marks that wait for the stores, at most ``MOST``: of more every other one is forgotten."""
 
     def __init__(self, database: Store, feed: FeedFile | None, load: Loader) -> None:
+        """To be made before any thread runs: it looks where the feed file ends."""
         self._load = load
         self._database, self._feed = database, feed
+        self._feed_start = None if feed is None else feed.place_at_start()
         self._entries: deque[_Entry] = deque()
         self._lock = Lock()
 
@@ -64,7 +66,7 @@ class Ledger:
 
         Where none was left there is one from now on: what comes behind it is known to be ours.
         """
-        return self._load(first_mark(None if self._feed is None else self._feed.place_at_start()), stop)
+        return self._load(first_mark(self._feed_start), stop)
 
     def offer(self, mark: Mark) -> None:
         """Take a mark of this moment, behind all that was offered to the stores. By the thread that offers there."""
@@ -78,22 +80,13 @@ class Ledger:
 
     def reached(self) -> Mark | None:
         """Return the newest mark that is reached, once; None when there is no newer one."""
+        mark: Mark | None = None
         with self._lock:
-            entries = list(self._entries)
-        database = self._database.progress
-        feed = None if self._feed is None else self._feed.progress
-        done = [entry for entry in entries if database.done >= entry.database and _has(feed, entry.feed)]
-        if not done:
-            return None
-        with self._lock:
-            while self._entries and self._entries[0] is not done[-1]:
-                self._entries.popleft()
-            if self._entries:
-                self._entries.popleft()
-        mark = done[-1].mark
-        if self._feed is not None and mark.feed is None:
-            return replace(mark, feed=self._feed.place_at_start())
-        return mark
+            database = self._database.progress
+            feed = None if self._feed is None else self._feed.progress
+            while self._entries and database.done >= self._entries[0].database and _has(feed, self._entries[0].feed):
+                mark = self._entries.popleft().mark
+        return mark if mark is None or mark.feed is not None else replace(mark, feed=self._feed_start)
 
     def resumed(self, mark: Mark) -> None:
         """Say that what was written behind a mark comes again."""

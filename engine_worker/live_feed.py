@@ -15,6 +15,7 @@ from typing import Final
 
 from engine_worker.connection import Connection, FeedInterrupted, fault_of, log_said
 from engine_worker.resumption import Known
+from engine_worker.stream_kinds import first_plain
 from orderbook.book.mbo import MboArray
 from replay.feed.live_client import GatewayError, LiveClient, LoggedIn, ReplayCompleted, ReplayFollows, Told
 from replay.feed.live_messages import SubscriptionRequest
@@ -43,13 +44,13 @@ class Login:
 
 
 def live_feed(
-    login: Login, clock_ns: Clock = time.monotonic_ns, known: Callable[[Event], Known] | None = None
+    login: Login, clock_ns: Clock = time.monotonic_ns, known: Callable[[], Known] | None = None
 ) -> Callable[[socket.socket, Event], "LiveConnection"]:
     """Return what makes a connection of a socket, by logging in on it.
 
     ``known`` says what a gateway of ours is told of the replay that we know; any other one is asked for the present.
     """
-    return lambda peer, stop: log_in(peer, login, stop, clock_ns, known and known(stop))
+    return lambda peer, stop: log_in(peer, login, stop, clock_ns, known and known())
 
 
 def log_in(
@@ -68,20 +69,22 @@ def log_in(
         heartbeat_interval_s=HEARTBEAT_INTERVAL_S,
         of_ours=known and [replace(wanted, replay=known.replay_id, start_ns=known.start_ns)],
     )
-    connection = LiveConnection(peer, machine, clock_ns)
+    connection = LiveConnection(peer, machine, clock_ns, asks_name=known is not None)
     while not connection.is_let_in:
         if stop.is_set():
             raise FeedInterrupted("stopped before the gateway let us in")
         connection.receive(_LOOK_S)  # brings no records before that
+    connection.is_ours = machine.is_ours
     return connection
 
 
 class LiveConnection(Connection):
     """One connection to a gateway; at most one replay."""
 
-    def __init__(self, peer: socket.socket, machine: LiveClient, clock_ns: Clock) -> None:
+    def __init__(self, peer: socket.socket, machine: LiveClient, clock_ns: Clock, *, asks_name: bool = False) -> None:
         super().__init__(peer, machine)
         self.is_let_in = False
+        self._asks_name, self._is_named = asks_name, False
         self._machine, self._clock_ns = machine, clock_ns
         self._completed = False
 
@@ -92,6 +95,8 @@ class LiveConnection(Connection):
             if not self._completed:
                 raise FeedInterrupted("the gateway closed the connection before the replay was over")
             return None
+        if self._asks_name and self.is_ours and not self._is_named and first_plain(records) < len(records):
+            raise FeedInterrupted("expected the name of the replay before its first record, found none")
         self._answer()
         try:
             self._machine.watch(self._clock_ns())
@@ -110,6 +115,14 @@ class LiveConnection(Connection):
         except OSError as error:
             raise FeedInterrupted(str(error)) from error
 
+    def _name(self, replay_id: int) -> None:
+        """Take it that this replay comes. Raises FeedInterrupted where another one was named before."""
+        if not self._is_named:
+            self.replay_id, self._is_named = replay_id, True
+            log.info("the gateway brings replay %d", replay_id)
+        elif replay_id != self.replay_id:
+            raise FeedInterrupted(f"expected replay {self.replay_id} in this connection, found replay {replay_id}")
+
     def _take_notices(self) -> None:
         for event in self._machine.events():
             match event:
@@ -118,8 +131,7 @@ class LiveConnection(Connection):
                     log.info("the gateway let us in, session %s", session_id)
                     continue
                 case ReplayFollows(replay_id):
-                    self.replay_id = replay_id
-                    log.info("the gateway brings replay %d", replay_id)
+                    self._name(replay_id)
                 case ReplayCompleted(text):
                     self._completed = True
                     log_said(False, REPLAY_COMPLETED, text)

@@ -18,15 +18,19 @@ from engine_worker.trail import Spot
 from orderbook.book.mbo import BookKey
 from orderbook.book.snapshot_tape import STATE_COLUMNS
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _CRC_BYTES: Final = 4
 _LENGTH_BYTES: Final = 4
+MOST_BYTES: Final = 64 << 20
+"""Before compression; 20,000 books take 4 MB."""
 
 
 class FilePlace(NamedTuple):
-    """A place in a file of whole lines: which file, and how many bytes of it are before."""
+    """A place in a file of whole lines: which file, and how many bytes of it are before.
 
-    device: int
+    A device would not name the file better: its number may change when the machine starts again.
+    """
+
     inode: int
     offset: int
 
@@ -64,39 +68,73 @@ class MarkDamaged(Exception):
     """These bytes are no mark, or one of another version."""
 
 
-def packed(mark: Mark) -> bytes:
-    """Return a mark as bytes. Cost: about 20 us, and 3 us a book."""
+def names_text(names: Sequence[BookName]) -> str:
+    """Return the names as they stand in a packed mark. Cost: 0.5 us a book, during which no other thread runs."""
+    return json.dumps(names)
+
+
+def packed(mark: Mark, names: str | None = None) -> bytes:
+    """Return a mark as bytes; ``names`` is the ``names_text`` of its names where that is known.
+
+    Cost: some 10 us, and 3 to 5 us a book, most of it for the compression.
+    """
     spot = mark.spot and mark.spot._replace(record=mark.spot.record.hex())  # type: ignore[arg-type]
-    head = json.dumps(
-        {
-            "replay_id": mark.replay_id, "records": mark.records, "names": mark.names, "spot": spot,
-            "feed": mark.feed, "books": len(mark.states),
-        }
-    ).encode()  # fmt: skip
+    about = {
+        "replay_id": mark.replay_id, "records": mark.records, "spot": spot,
+        "feed": mark.feed, "books": len(mark.states),
+    }  # fmt: skip
+    head = f'{json.dumps(about)[:-1]}, "names": {names_text(mark.names) if names is None else names}}}'.encode()
     arrays = (np.ascontiguousarray(array, np.int64).tobytes() for array in (mark.states, mark.seqs))
     body = zlib.compress(b"".join((len(head).to_bytes(_LENGTH_BYTES, "little"), head, *arrays)), 1)
     return bytes([_VERSION, STATE_COLUMNS]) + zlib.crc32(body).to_bytes(_CRC_BYTES, "little") + body
 
 
 def unpacked(data: bytes) -> Mark:
-    """Return what was packed. Raises MarkDamaged."""
+    """Return what was packed. Raises MarkDamaged, also for bytes whose checksum is right and that say nonsense."""
     crc, body = data[2 : 2 + _CRC_BYTES], data[2 + _CRC_BYTES :]
     if data[:2] != bytes([_VERSION, STATE_COLUMNS]):
         raise MarkDamaged(f"expected a mark of version {_VERSION}.{STATE_COLUMNS}, found {data[:2].hex('.')}")
     if zlib.crc32(body).to_bytes(_CRC_BYTES, "little") != crc:
         raise MarkDamaged(f"expected a mark with the checksum {crc.hex()}, found {len(data)} bytes with another one")
-    raw = zlib.decompress(body)
+    try:
+        mark = _read(_inflated(body))
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, zlib.error) as error:
+        raise MarkDamaged(f"expected the content of a mark, found {type(error).__name__}: {error}") from error
+    if max(len(mark.states), len(mark.seqs)) > len(mark.names):
+        raise MarkDamaged(
+            f"expected a mark of {len(mark.names)} books, found {len(mark.states)} states and {len(mark.seqs)} counts"
+        )
+    return mark
+
+
+def _inflated(body: bytes) -> bytes:
+    """Return what was compressed. Raises ValueError where that is longer than any mark, or is cut off."""
+    inflater = zlib.decompressobj()
+    raw = inflater.decompress(body, MOST_BYTES)
+    if not inflater.eof:
+        raise ValueError(f"no end within {len(raw)} bytes")
+    return raw
+
+
+def _read(raw: bytes) -> Mark:
+    """Return the mark of its content; any of the exceptions of Python's own types where there is none."""
     end = _LENGTH_BYTES + int.from_bytes(raw[:_LENGTH_BYTES], "little")
     head = json.loads(raw[_LENGTH_BYTES:end])
     numbers = np.frombuffer(raw, np.int64, offset=end)
-    cells = head["books"] * STATE_COLUMNS
-    since_ns, ts_event, record, after = head["spot"] or (0, 0, "", 0)
+    cells = int(head["books"]) * STATE_COLUMNS
+    if not 0 <= cells <= len(numbers):
+        raise ValueError(f"the states of {head['books']} books in {len(numbers)} numbers")
     return Mark(
-        replay_id=head["replay_id"],
-        spot=Spot(since_ns, ts_event, bytes.fromhex(record), after) if head["spot"] else None,
-        records=head["records"],
-        names=tuple(BookName(symbol, tick, BookKey(*key)) for symbol, tick, key in head["names"]),
+        replay_id=int(head["replay_id"]),
+        spot=_spot(*head["spot"]) if head["spot"] else None,
+        records=int(head["records"]),
+        names=tuple(BookName(str(symbol), int(tick), BookKey(*map(int, key))) for symbol, tick, key in head["names"]),
         states=numbers[:cells].reshape(-1, STATE_COLUMNS),
         seqs=numbers[cells:],
-        feed=FilePlace(*head["feed"]) if head["feed"] else None,
+        feed=FilePlace(*map(int, head["feed"])) if head["feed"] else None,
     )
+
+
+def _spot(since_ns: int, ts_event: int, record: str, after: int) -> Spot:
+    numbers = np.array((since_ns, ts_event, after), np.int64).tolist()
+    return Spot(numbers[0], numbers[1], bytes.fromhex(record), numbers[2])

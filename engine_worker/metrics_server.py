@@ -1,22 +1,25 @@
 """A small HTTP server of some pages, for Prometheus and supervisors. Floor 3.
 
-Not a web server: GET and HEAD, no connection is kept, at most MAX_REQUESTS at once, and a caller that does not go on
-for some seconds is cut off. It knows nothing of what the pages tell.
+Not a web server: GET and HEAD, no connection is kept, at most MAX_REQUESTS at once, and a request that is not asked
+and answered within some seconds is cut off. It knows nothing of what the pages tell.
 """
 
 import logging
 import socket
 import socketserver
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from threading import BoundedSemaphore, Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any, Final, NamedTuple
 
 MAX_REQUESTS: Final = 8
 RETRY_S: Final = 2.0
 _LOOK_S: Final = 0.1
 _CALLER_S: Final = 5.0
+"""That a caller may take for all of a request: one that sends a byte now and then keeps its place no longer."""
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +71,7 @@ class MetricsServer:
             with server:
                 while not self._stop.is_set():
                     server.handle_request()
+                    server.cut_late()
 
     def _failed(self, error: OSError) -> None:
         """Say why there is no server; once, however often it is tried."""
@@ -89,21 +93,35 @@ class _Server(socketserver.ThreadingTCPServer):
     def __init__(self, address: tuple[str, int], pages: Pages) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.pages = pages
-        self._room = BoundedSemaphore(MAX_REQUESTS)
+        self._cut_at: dict[Any, float] = {}
+        """Until when each request that is let in must be answered, on the monotonic clock."""
+        self._lock = Lock()
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._room.acquire(blocking=False):
+        with self._lock:
+            has_room = len(self._cut_at) < MAX_REQUESTS
+            if has_room:
+                self._cut_at[request] = time.monotonic() + _CALLER_S
+        if has_room:
             super().process_request(request, client_address)
         else:
             log.warning("metrics: %d requests at once, one more was turned away", MAX_REQUESTS)
             self.shutdown_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._room.release()
+    def shutdown_request(self, request: Any) -> None:
+        """End a request, however it went; its place is free."""
+        with self._lock:  # once it is closed its number may be another's socket, which must not be cut
+            self._cut_at.pop(request, None)
+        super().shutdown_request(request)
+
+    def cut_late(self) -> None:
+        """End the connections of requests whose time is over; their threads find that out at once."""
+        now = time.monotonic()
+        with self._lock:
+            for request in [request for request, until in self._cut_at.items() if until <= now]:
+                with suppress(OSError):  # the caller was quicker
+                    request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("metrics: a request was not answered", exc_info=True)

@@ -5,7 +5,7 @@ import logging
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 from engine_worker.config import EngineConfig
 from engine_worker.run import Run
@@ -14,6 +14,11 @@ from orderbook.book.encoding import final_book_json
 from orderbook.book.mbo import Side
 from orderbook.book.snapshot import BookState, book_state
 from orderbook.live import final_book_name
+
+_TAIL_BYTES: Final = 64 << 10
+_SAME_REPLAY: Final = (
+    "engine", "gateway", "replay_id", "processed", "book", "depth", "snapshot_every", "snapshot_ms", "max_msgs",
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +35,8 @@ def write_results(run: Run, config: EngineConfig) -> str:
     try:
         for track in run.tracks.values():
             write_final_book(config.final_book_folder, track)
-        append_line(config.bench_log_path, line)
+        if not append_line(config.bench_log_path, line):
+            log.info("replay %d has its benchmark line already", run.replay_id, extra=about)
     except OSError as error:
         log.error("results of run %s cannot be written: %s", run.run_id, error, extra=about)
         return str(error)
@@ -46,12 +52,15 @@ def benchmark_line(run: Run, config: EngineConfig) -> dict[str, Any]:
     snapshot of its last batch, on its own thread. The time in the queues is not in it; live books go out every PUSH_MS.
     ``elapsed_s``: from the arrival of the first record to the last one applied. ``resumed_at``: the records that were
     applied before this engine, or this connection, went on with the replay; what is measured is the rest. Else null.
+    ``replay_id``: what the gateway calls the replay; 0 where it does not say.
     """
     elapsed_s = (run.last_ns - run.first_ns) / 1e9
     return {
         "ts": datetime.now(UTC).isoformat(),
         "engine": config.name,
         "run_id": run.run_id,
+        "gateway": f"{config.host}:{config.port}",
+        "replay_id": run.replay_id,
         "symbols": run.symbols,
         "processed": run.records,
         "resumed_at": run.resumed_at,
@@ -77,11 +86,31 @@ def benchmark_line(run: Run, config: EngineConfig) -> dict[str, Any]:
     }
 
 
-def append_line(path: Path, line: dict[str, Any]) -> None:
-    """Append one JSON line in one write. Raises OSError."""
+def append_line(path: Path, line: dict[str, Any]) -> bool:
+    """Append one JSON line in one write, unless its replay has one: that of an engine that was killed behind the end.
+
+    Returns whether it was appended. Looks at the last 64 KB. Raises OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab", buffering=0) as file:
+    with path.open("a+b", buffering=0) as file:
+        if line["replay_id"] and any(_is_of_same_replay(other, line) for other in _last_lines(file)):
+            return False
         file.write(json.dumps(line).encode() + b"\n")
+    return True
+
+
+def _last_lines(file: BinaryIO) -> list[bytes]:
+    file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
+    return file.read().splitlines()
+
+
+def _is_of_same_replay(other: bytes, line: dict[str, Any]) -> bool:
+    """Say whether another line, if it is one, is of the same replay had in the same way."""
+    try:
+        found = json.loads(other)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and all(found.get(name) == line[name] for name in _SAME_REPLAY)
 
 
 def write_final_book(folder: Path, track: Track) -> bool:

@@ -38,7 +38,6 @@ class Resumption:
     def __init__(self, ledger: Ledger | None) -> None:
         """Without a ledger nothing is durable: a process begins with what a gateway has now."""
         self._ledger = ledger
-        self._is_loaded = ledger is None
         self._mark: Mark | None = None
         self.replay_id = 0
         """What this connection brings; 0 before it says so."""
@@ -46,11 +45,21 @@ class Resumption:
         self._trail = Trail()
         self._due_ns = 0
         self._marked = 0
+        self._is_warned = False
 
-    def known(self, stop: Event) -> Known:
-        """Return what to tell the gateway in a new connection; the first time what a process before us left."""
-        if not self._is_loaded and self._ledger is not None:
-            self._mark, self._is_loaded = self._ledger.load(stop), True
+    def load(self, stop: Event) -> None:
+        """Find out where a process before us was, before the first connection. Takes some seconds at most."""
+        if self._ledger is not None:
+            self._mark = self._ledger.load(stop)
+
+    def meets(self, is_ours: bool) -> None:
+        """Say once that a gateway of another make has no replays to go on with, where that was expected of it."""
+        if self._ledger is not None and not is_ours and not self._is_warned:
+            self._is_warned = True
+            log.warning("this gateway is none of ours: an engine that is killed will not go on where it was")
+
+    def known(self) -> Known:
+        """Return what to tell the gateway in a new connection."""
         mark = self._mark
         if mark is None or not mark.replay_id:
             return Known(0, None if self._ledger is None else 0)
@@ -62,7 +71,7 @@ class Resumption:
 
     def follows(self, replay_id: int) -> Mark | None:
         """Take it that this replay comes; return the mark to catch up with, None when there is none to be found."""
-        self.replay_id, mark = replay_id, self._mark
+        self.replay_id, self._catch_up, mark = replay_id, None, self._mark
         if mark is None or mark.replay_id != replay_id:
             self._trail = Trail(is_whole=mark is not None or self._ledger is not None)
             if mark is not None and self._ledger is not None:

@@ -30,6 +30,8 @@ class Run:
 
     def __init__(self, config: EngineConfig, market: Market, names: Names, symbol_of: SymbolOf) -> None:
         self.run_id = uuid.uuid4().hex
+        self.replay_id = 0
+        """The gateway's number of it, which other runs may have too; 0: it told none."""
         self.is_picture = True
         self.finished = False
         self.tape = SnapshotTape(SnapshotRule(config.snapshot_every, config.snapshot_ms * 10**6, config.depth))
@@ -72,12 +74,12 @@ class Run:
     @property
     def is_full(self) -> bool:
         """Whether it has all the records that MAX_MSGS allows."""
-        return self.records == self._config.max_msgs and not self._stands_by
+        return 0 <= self._config.max_msgs <= self.records and not self._stands_by
 
     def room(self, records: int) -> int:
         """Return how many of so many records MAX_MSGS still allows."""
         limit = self._config.max_msgs
-        return records if limit < 0 or self._stands_by else min(limit - self.records, records)
+        return records if limit < 0 or self._stands_by else max(min(limit - self.records, records), 0)
 
     def replay_of(self, first: np.void) -> "Run":
         """Return the replay that the first record behind this picture belongs to: another one, or the pictured."""
@@ -140,28 +142,9 @@ class Run:
         return sorted(track.symbol for track in self.tracks.values() if self.books.records(track))
 
 
-def first_plain(records: MboArray) -> int:
-    """Return the index of the first record without Flags.SNAPSHOT; the length when there is none."""
-    plain = (records["flags"] & int(Flags.SNAPSHOT)) == 0
-    return int(plain.argmax()) if plain.any() else len(records)
-
-
 def events_in(records: MboArray) -> int:
     """Return how many events these records close. Cost: 0.5 ns a record, in numpy."""
     return int(np.count_nonzero(records["flags"].copy() & int(Flags.LAST)))  # copied: numpy is slow over strides
-
-
-def maybe_streamers_clears(records: MboArray) -> list[int]:
-    """Return the indices of the clears that look like those of a streamer, which empty a book for good.
-
-    Plain ones come before a replay and a round of a loop; after a jump, ones flagged SNAPSHOT and nothing else are the
-    picture of a book that does not exist there yet. A recording may hold the like. Cost: O(n) in numpy.
-    """
-    clears = np.flatnonzero(records["action"].copy() == int(Action.CLEAR))  # copied: numpy is slow over strides
-    found = records[clears]
-    plain_end = (found["flags"] & int(Flags.SNAPSHOT | Flags.LAST)) == int(Flags.LAST)
-    nothing_yet = found["flags"] == int(Flags.SNAPSHOT | Flags.LAST)
-    return [int(index) for index in clears[(plain_end | nothing_yet) & (found["sequence"] == 0)]]
 
 
 def key_of(record: np.void) -> BookKey:

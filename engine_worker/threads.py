@@ -58,14 +58,14 @@ class EngineThreads:
         self.live = BroadcastSink(config.redis_url, self.status)
         self.sinks: list[ThreadedSink[Any]] = [*stores, self.live]
         self._tracing = tracing_of(config)
+        resumption = Resumption(ledger_of(config, stores))
         if self._tracing is None:
-            self.engine = Engine(config, stores, self.live)
+            self.engine = Engine(config, stores, self.live, resumption=resumption)
         else:
-            self.engine = self._tracing.engine(config, stores, self.live)
+            self.engine = self._tracing.engine(config, stores, self.live, resumption=resumption)
             for sink in self.sinks:
                 self._tracing.watch(sink, lambda: self.engine.shown.run_id)
-        self.engine.resumption = Resumption(ledger_of(config, stores))
-        self._feed = FeedClient(config.host, config.port, feed_of(config, self.engine.resumption.known))
+        self._feed = FeedClient(config.host, config.port, feed_of(config, resumption.known))
         self._metrics = MetricsServer(config.metrics_host, config.metrics_port, self._pages())
         self._status = self.status_reader()
         self._stop = Event()
@@ -134,13 +134,20 @@ def ledger_of(config: EngineConfig, stores: Sequence[ThreadedSink[Any]]) -> Ledg
     database = next((store for store in stores if isinstance(store, DatabaseSink)), None)
     if database is None or config.protocol != "live":
         return None
-    table = MarkTable(config.pg_conninfo, config.name, config.dataset, config.symbols)
+    table = mark_table_of(config)
     ledger = Ledger(database, next((store for store in stores if isinstance(store, JsonlSink)), None), table.load)
     database.keep_marks(table, ledger.reached)
     return ledger
 
 
-def feed_of(config: EngineConfig, known: Callable[[Event], Known] | None = None) -> Enter:
+def mark_table_of(config: EngineConfig) -> MarkTable:
+    """Return where the marks are of all engines that store the same: numbers of replays are those of one gateway."""
+    gateway = f"{config.host}:{config.port}"
+    rule = (config.snapshot_every, config.snapshot_ms, config.max_msgs, config.book)
+    return MarkTable(config.pg_conninfo, config.name, config.dataset, config.symbols, gateway, *rule)
+
+
+def feed_of(config: EngineConfig, known: Callable[[], Known] | None = None) -> Enter:
     """Return what makes a connection in the protocol of the configuration; ``known`` is what to tell the gateway."""
     if config.protocol == "live":
         return live_feed(Login(config.key, config.dataset, config.symbols), known=known)

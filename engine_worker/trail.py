@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from orderbook.book.mbo import MBO, UNDEF_CHANNEL, Action, Flags, MboArray
+from engine_worker.stream_kinds import channelless_clears, is_plain
+from orderbook.book.mbo import MBO, Flags, MboArray
 
 _SIGNED: Final = np.dtype({"names": ["ts_event"], "formats": ["<i8"], "offsets": [8], "itemsize": MBO.itemsize})
 _NO_TIME: Final = -1
@@ -48,7 +49,7 @@ class Trail:
 
     def took(self, records: MboArray) -> None:
         """Go on behind these records of the stream. Cost: 7 us, and 1.3 ns a record, in numpy."""
-        jumps = streamers_clears(records)
+        jumps = channelless_clears(records)
         if len(jumps):
             before = is_plain(records[: jumps[-1]])
             before[jumps[:-1]] = False
@@ -81,15 +82,3 @@ class Trail:
 def venue_times(records: MboArray) -> npt.NDArray[np.int64]:
     """Return the venue times, a view; those from 2^63 on, which are none, are negative."""
     return records.view(_SIGNED)["ts_event"]
-
-
-def is_plain(records: MboArray) -> npt.NDArray[np.bool_]:
-    """Say which records are of no picture."""
-    plain: npt.NDArray[np.bool_] = (records["flags"] & np.uint8(Flags.SNAPSHOT)) == 0
-    return plain
-
-
-def streamers_clears(records: MboArray) -> npt.NDArray[np.intp]:
-    """Return the places of clears that belong to no channel, as those of a streamer's jump. Cost: 0.6 ns a record."""
-    clears = np.flatnonzero(records["action"] == np.uint8(Action.CLEAR))
-    return clears[records["channel_id"][clears] == UNDEF_CHANNEL] if len(clears) else clears

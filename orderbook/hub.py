@@ -6,18 +6,19 @@ the database or hops through a thread. Who is sent what, and when, is decided by
 Pushes that were missed (Redis was away, a first client came between two pushes) are repaired from the newest book that
 the engine keeps in Redis, looked at once a second. The same look tells whether books are fresh: the engine renews them
 there once a second.
+
+Three tasks never end: what listens, what looks, what sends. One that fails all the same says so and begins again.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
 
-import redis.exceptions
-from channels.layers import get_channel_layer
-
+from orderbook.live import BookMessage
 from orderbook.newest import KeptBook, async_client, kept_books
+from orderbook.pushes import REDIS_ERRORS, Pushes, is_cancelled
 from orderbook.rounds import Rounds
 from orderbook.topic import Staleness, Topic
 from orderbook.viewer import Subscription
@@ -29,7 +30,6 @@ RETRY_S: Final = 0.25
 """Instead, while Redis is away."""
 SILENT_S: Final = 2.5
 """A book that was not renewed for so long has no engine behind it."""
-_REDIS_ERRORS: Final = (redis.exceptions.RedisError, OSError)
 
 Listener = Callable[[dict[str, Any]], object]
 
@@ -45,11 +45,11 @@ class Hub:
         self._listeners: dict[str, Listener] = {}
         self._pushed_at: dict[str, float] = {}  # by symbol, when the newest push came, by the loop's clock
         self._loop = asyncio.get_running_loop()
-        self._layer = get_channel_layer()
         self._redis = async_client()
-        self._channel = ""
         self._changed = asyncio.Event()
-        self._tasks = [self._loop.create_task(work) for work in (self._listen(), self._keep(), self._rounds.run())]
+        self._pushes = Pushes(self._take, self._changed.set)
+        works = (self._pushes.listen, self._keep, self._rounds.run)
+        self._tasks = [self._loop.create_task(self._go_on(work)) for work in works]
 
     def topic(self, symbol: str) -> Topic:
         """Return the topic of a symbol, made on first use. It is kept as long as somebody follows it."""
@@ -75,20 +75,16 @@ class Hub:
         self._listeners[group] = listener
         self._changed.set()
 
-    async def _listen(self) -> None:
-        """Take every message of every subscribed group, for ever."""
-        while not _is_cancelled():
+    async def _go_on(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do a work that never ends, and begin it again should it fail: without it there are no live books."""
+        while not is_cancelled():
             try:
-                self._channel = await self._layer.new_channel()
-                self._changed.set()
-                while not _is_cancelled():
-                    self._take(await self._layer.receive(self._channel))
-            except _REDIS_ERRORS as error:
-                log.warning("live books: cannot subscribe (%s); trying again in %g s", error, REFRESH_S)
+                await work()
+            except Exception:
+                log.exception("live books: a task of the hub failed (%r); it begins again", work)
                 await asyncio.sleep(REFRESH_S)
-            except Exception:  # a message that is no book must not end live books for everybody
-                log.exception("live books: a message was not understood; subscribing anew")
-                await asyncio.sleep(REFRESH_S)
+                for symbol in self.topics:  # whoever was being sent to waits no more
+                    self._rounds.wake(symbol)
 
     def _take(self, message: Any) -> None:
         listener = self._listeners.get(message["type"])
@@ -97,22 +93,26 @@ class Hub:
             return
         topic = self.topics.get(message["symbol"])
         if topic is not None:
+            self._take_book(topic, message)
             self._pushed_at[topic.symbol] = self._loop.time()
-            topic.take(message)
+            self._tell(topic, None)
+
+    def _take_book(self, topic: Topic, book: BookMessage) -> None:
+        if topic.take(book):
             self._rounds.wake(topic.symbol)
 
     async def _keep(self) -> None:
         """Subscribe new topics, drop abandoned ones, repair what a push did not bring, tell what is stale, for ever."""
         seen: dict[str, int] = {}
         try:
-            while not _is_cancelled():
+            while not is_cancelled():
                 self._changed.clear()
                 pause_s = REFRESH_S
                 try:
                     await self._subscribe()
                     await self._repair([name for name, topic in self.topics.items() if seen.get(name) == topic.taken])
-                except _REDIS_ERRORS as error:
-                    log.warning("live books: Redis does not answer (%s); trying again", error)
+                except REDIS_ERRORS as error:
+                    log.warning("live books: Redis does not answer (%r); trying again", error)
                     self._tell_all(("redis", "Redis does not answer"))
                     pause_s = RETRY_S
                 except Exception:
@@ -125,18 +125,11 @@ class Hub:
             await self._redis.aclose()
 
     async def _subscribe(self) -> None:
-        """Make the layer's subscriptions those of the topics that are followed. What is done already costs nothing."""
-        if not self._channel:
-            return
-        for group in self._listeners:
-            await self._layer.group_add(group, self._channel)
-        for topic in list(self.topics.values()):
-            if self._rounds.is_followed(topic.symbol):
-                await self._layer.group_add(topic.group, self._channel)
-                continue
-            del self.topics[topic.symbol]
-            self._pushed_at.pop(topic.symbol, None)
-            await self._layer.group_discard(topic.group, self._channel)
+        """Hear of the topics that are followed, and forget the others."""
+        for symbol in [name for name in self.topics if not self._rounds.is_followed(name)]:
+            del self.topics[symbol]
+            self._pushed_at.pop(symbol, None)
+        await self._pushes.follow({*self._listeners, *(topic.group for topic in self.topics.values())})
 
     async def _repair(self, quiet: list[str]) -> None:
         """Take the newest books from Redis where no push came since the last look, and tell whether they are fresh."""
@@ -150,15 +143,14 @@ class Hub:
             if topic is None:
                 continue
             # A push that arrived while the answer was on its way is newer than the answer.
-            if kept.book is not None and topic.taken == before[symbol] and topic.differs(kept.book):
-                topic.take(kept.book)
-                self._rounds.wake(symbol)
+            if kept.book is not None and topic.taken == before[symbol]:
+                self._take_book(topic, kept.book)
             self._tell(topic, self._staleness(topic, kept))
 
     def _staleness(self, topic: Topic, kept: KeptBook) -> Staleness:
         pushed_at = self._pushed_at.get(topic.symbol)
         ages = [kept.age_s, None if pushed_at is None else self._loop.time() - pushed_at]
-        if topic.newest is None or any(age is not None and age < SILENT_S for age in ages):
+        if any(age is not None and age < SILENT_S for age in ages):
             return None
         return "engine", f"no engine renews the book of {topic.symbol}"
 
@@ -169,12 +161,6 @@ class Hub:
     def _tell(self, topic: Topic, stale: Staleness) -> None:
         if topic.tell(stale):
             self._rounds.wake(topic.symbol)
-
-
-def _is_cancelled() -> bool:
-    """Say whether somebody wants this task to end: redis-py 8 can swallow the cancellation itself."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def current_hub() -> Hub:

@@ -19,13 +19,18 @@ from typing import Any, Final, Protocol
 from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet.tcp import Connection
 
+from orderbook.socket_protocol import Close
+
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 SEND_BUFFER_BYTES: Final = 64 * 1024
 """Asked of the kernel for each client, which doubles it. Left alone it keeps megabytes for one that never reads."""
 
-CLOSE_WITHIN_S: Final = 10
-"""What a client may take to answer a close; what it has not read lies in front of it."""
+CLOSE_WITHIN_S: Final = 1
+"""What a client may take to answer a close."""
+
+SLOW_CLOSE_WITHIN_S: Final = 10
+"""Instead, for one that was too slow: what it has not read lies in front of the close."""
 
 MAX_REASON_BYTES: Final = 123  # RFC 6455: a control frame holds 125 bytes, two of them are the code
 
@@ -53,6 +58,9 @@ class Frame:
 class Outlet(Protocol):
     """Sends to one client, without waiting. What is sent to a client that is gone is forgotten."""
 
+    closed_with: int | None
+    """The code of our own close; None while there was none."""
+
     @property
     def unsent(self) -> int:
         """Bytes that wait here because the client does not take them."""
@@ -60,6 +68,15 @@ class Outlet(Protocol):
     def send(self, frame: Frame) -> None: ...
 
     def close(self, code: int, reason: str) -> None: ...
+
+    def pause(self) -> None:
+        """Read nothing more from the client, if the server lets us: what it sends meanwhile waits at its end.
+
+        Its pings, its close and its end are not heard either.
+        """
+
+    def resume(self) -> None:
+        """Read again."""
 
 
 def outlet_of(send: Send) -> Outlet:
@@ -75,6 +92,7 @@ class DaphneOutlet:
     """Past daphne and autobahn straight to the socket, as long as nothing waits in front."""
 
     def __init__(self, protocol: Any) -> None:
+        self.closed_with: int | None = None
         self._protocol = protocol
         self._transport = protocol.transport
         self._transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
@@ -101,14 +119,23 @@ class DaphneOutlet:
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake. A client that stands still may still read why, and then is cut off."""
         if self._protocol.state == WebSocketProtocol.STATE_OPEN:
-            self._protocol.closeHandshakeTimeout = CLOSE_WITHIN_S
-            self._protocol.sendClose(int(code), _cut(reason))  # an IntEnum is refused
+            self.closed_with = int(code)
+            self._protocol.closeHandshakeTimeout = SLOW_CLOSE_WITHIN_S if code == Close.TOO_SLOW else CLOSE_WITHIN_S
+            # not sendClose: it refuses the codes of the RFC itself, 1009 and 1011 among them
+            self._protocol.sendCloseFrame(code=self.closed_with, reasonUtf8=_cut(reason).encode())
+
+    def pause(self) -> None:
+        self._transport.pauseProducing()
+
+    def resume(self) -> None:
+        self._transport.resumeProducing()
 
 
 class AsgiOutlet:
     """By plain ASGI, one message after the other."""
 
     def __init__(self, send: Send) -> None:
+        self.closed_with: int | None = None
         self._send = send
         self._waiting: list[dict[str, Any]] = []
         self._sending: asyncio.Task[None] | None = None
@@ -121,7 +148,14 @@ class AsgiOutlet:
         self._put({"type": "websocket.send", "text": frame.text})
 
     def close(self, code: int, reason: str) -> None:
-        self._put({"type": "websocket.close", "code": code, "reason": _cut(reason)})
+        self.closed_with = int(code)
+        self._put({"type": "websocket.close", "code": self.closed_with, "reason": _cut(reason)})
+
+    def pause(self) -> None:
+        """Do nothing: ASGI knows no such word."""
+
+    def resume(self) -> None:
+        """Do nothing."""
 
     def _put(self, message: dict[str, Any]) -> None:
         self._waiting.append(message)

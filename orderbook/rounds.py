@@ -86,5 +86,13 @@ class Rounds:
             return subscription.look(now)
         except Exception:  # one client's fault must not end live books for everybody
             log.exception("a live view of %s ended with an error", subscription.topic.symbol)
-            subscription.viewer.close(BROKEN, "the server made a mistake")
+            self._break_off(subscription)
             return None
+
+    def _break_off(self, subscription: Subscription) -> None:
+        """Show a client nothing more, and close it if that can still be done."""
+        self.remove(subscription)
+        try:
+            subscription.viewer.close(BROKEN, "the server made a mistake")
+        except Exception:
+            log.exception("a client of %s cannot be closed", subscription.topic.symbol)

@@ -19,7 +19,7 @@ class SocketCounts:
     refused: Counter[str] = field(default_factory=Counter)
     """Connections that were not let in, by reason."""
     closed: Counter[int] = field(default_factory=Counter)
-    """Connections that have ended, by close code: 1006 where the client went without one."""
+    """Connections that have ended, by close code: ours if we closed, answered or not; 1006 where there was none."""
 
 
 COUNTS: Final = SocketCounts()

@@ -66,6 +66,8 @@ class Watch(NamedTuple):
     """The symbol whose subscription it takes the place of; None: it is one more."""
     acks: int | None
     """How many messages may be on their way unacknowledged; 0: any number; None: as before."""
+    is_anew: bool = False
+    """Nothing counts as seen, though the symbol stays."""
 
 
 class Rest(NamedTuple):
@@ -140,7 +142,7 @@ def _subscribe(request: dict[str, object], wishes: Wishes, default: Wish) -> Wat
     known = wish.symbol in wishes
     if not known and len(wishes) >= MAX_SUBSCRIPTIONS:
         raise SocketError("too_many_symbols", f"one connection has at most {MAX_SUBSCRIPTIONS} subscriptions")
-    return Watch(wish, wish.symbol if known else None, _acks(request))
+    return Watch(wish, wish.symbol if known else None, _acks(request), is_anew=known)
 
 
 def _update(request: dict[str, object], wishes: Wishes) -> Watch:

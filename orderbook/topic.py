@@ -14,6 +14,7 @@ from orderbook.outlet import Frame
 KEPT_TRADES: Final = 50
 _MOST_FRAMES: Final = 256
 """Kept of one push. Beyond that they are made anew: one has some kilobytes, and there are 200 depths."""
+_STATUS: Final = ("status", 0, 0)
 
 Staleness = tuple[str, str] | None
 """Why a book may be old, as a word for programs and a sentence for people; None while it is fresh."""
@@ -27,6 +28,8 @@ class Topic:
         self.group = group_name(symbol)
         self.newest: BookMessage | None = None
         self.stale: Staleness = None
+        self.is_judged = False
+        """Whether anybody has looked if it is fresh. Before that no status is told."""
         self.changes: dict[str, int] = {"book": 0, "bbo": 0, "trades": 0, "status": 0}
         """By channel, how often what it shows has changed; of trades, how many there were. 0: nothing to show yet."""
         self._bbo: object = None
@@ -39,41 +42,46 @@ class Topic:
         """Books taken so far."""
         return self.changes["book"]
 
-    def take(self, book: BookMessage) -> None:
-        """Make a book the newest one."""
-        before = self.newest if self.newest is not None and self.newest["run_id"] == book["run_id"] else None
+    def take(self, book: BookMessage) -> bool:
+        """Make a book the newest one; return False where it is none: ``seq`` only grows within a run.
+
+        Raises KeyError where it lacks a field; then everything is as it was.
+        """
+        run_id, seq, _ = book["run_id"], book["seq"], book["head"]
+        bbo = (book["bids"][:1], book["asks"][:1])
+        before = self.newest if self.newest is not None and self.newest["run_id"] == run_id else None
+        if before is not None and seq <= before["seq"]:
+            return False
         self._take_trades(book, before)
         self.newest = book
         self.changes["book"] += 1
-        bbo = (book["bids"][:1], book["asks"][:1])
         if before is None or bbo != self._bbo:
             self._bbo = bbo
             self.changes["bbo"] += 1
         self._frames.clear()
         self._tails.clear()
+        return True
 
     def _take_trades(self, book: BookMessage, before: BookMessage | None) -> None:
-        """Add what is new; what was lost on the way is counted as well."""
+        """Add what is new. What was lost on the way is counted as well, and what came before it is told no more."""
         new = book.get("trades", [])
-        if before is None:
+        since = len(new)
+        if before is not None:
+            since = max(book.get("trade_count", 0) - before.get("trade_count", 0), 0)
+            new = new[max(len(new) - since, 0) :]  # a book that repairs may bring trades that are there already
+        if before is None or since > len(new):
             self._trades.clear()
-            self.changes["trades"] += len(new)
-        else:
-            since = book.get("trade_count", 0) - before.get("trade_count", 0)
-            self.changes["trades"] += max(since, len(new))
+        self.changes["trades"] += since
         self._trades.extend(new)
 
-    def differs(self, book: BookMessage) -> bool:
-        """Say whether a book is another one than the newest."""
-        newest = self.newest
-        return newest is None or (newest["run_id"], newest["seq"]) != (book["run_id"], book["seq"])
-
     def tell(self, stale: Staleness) -> bool:
-        """Note whether the book is fresh; return whether that is news."""
+        """Note whether the book is fresh; return whether that is news, as the first time always."""
+        was_judged, self.is_judged = self.is_judged, True
         if stale == self.stale:
-            return False
+            return not was_judged
         self.stale = stale
         self.changes["status"] += 1
+        self._frames.pop(_STATUS, None)
         return True
 
     def frame(self, channel: str, depth: int, missed: int) -> Frame:
@@ -91,10 +99,13 @@ class Topic:
         return len(self._trades) if channel == "trades" else 1
 
     def status_frame(self) -> Frame:
-        """Return what tells whether the book is fresh."""
-        reason, detail = self.stale or (None, None)
-        told = {"status": "stale" if reason else "live", "reason": reason, "detail": detail}
-        return Frame(f"{self._head('status')},{json.dumps(told)[1:]}")
+        """Return what tells whether the book is fresh; made once, too."""
+        frame = self._frames.get(_STATUS)
+        if frame is None:
+            reason, detail = self.stale or (None, None)
+            told = {"status": "stale" if reason else "live", "reason": reason, "detail": detail}
+            frame = self._frames[_STATUS] = Frame(f"{self._head('status')},{json.dumps(told)[1:]}")
+        return frame
 
     def _text(self, channel: str, depth: int, missed: int) -> str:
         book = self.newest

@@ -100,11 +100,26 @@ class Subscription:
         if "status" not in self.wish.channels and self.topic.stale is None:
             self._seen["status"] = self.topic.changes["status"]  # news of it only
 
+    def changed(self, wish: Wish) -> "Subscription":
+        """Return what takes this one's place: it knows what the client has seen, and when the next is due.
+
+        Of a book of another depth, and of a channel that is new, nothing has been seen yet.
+        """
+        new = Subscription(self.viewer, self.topic, wish)
+        kept = set(self.wish.channels)
+        if "status" not in wish.channels:
+            kept.add("status")  # all are told of it
+        if wish.depth != self.wish.depth:
+            kept.discard("book")
+        new._seen |= {name: seen for name, seen in self._seen.items() if name in kept}
+        new._due = self._due + PACE * (wish.push_ms - self.wish.push_ms) / 1000
+        return new
+
     def look(self, now: float) -> float | None:
         """Send what is new, if it is due and the client takes it. Returns when to look again; None: at a push."""
         changes, seen = self.topic.changes, self._seen
         news = [name for name in self.wish.channels if seen.get(name, 0) != changes[name] and name != "status"]
-        wants_status = seen.get("status") != changes["status"]
+        wants_status = self.topic.is_judged and seen.get("status") != changes["status"]
         if self.viewer.is_closed or not (news or wants_status):
             return None
         push_s = self.wish.push_ms / 1000
@@ -116,8 +131,10 @@ class Subscription:
         if wants_status:
             seen["status"] = changes["status"]
             self._send(self.topic.status_frame())
+        if not news:  # a status waits for nothing, and nothing waits for it
+            return None
         if now < due:
-            return due if news else None
+            return due
         self._due = max(self._due, now) + PACE * push_s
         for name in news:
             self._show(name)

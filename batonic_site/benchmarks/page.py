@@ -81,16 +81,25 @@ _CONTROL: Final = (
     Column("max", "max_ms", 1, 1),
 )
 _SOCKETS: Final = (
+    Column("stalled beside", "stalled"),
     Column("ok", "ok"),
     Column("failed", "failed"),
     Column("books each", "msgs_per_client", 1, 1),
     Column("expected", "expected_per_client", 1, 1),
+    Column("delivered, %", "delivered_percent", 1, 2),
     Column("staleness p50, ms", "staleness_p50_ms", 1, 1),
     Column("p99", "staleness_p99_ms", 1, 1),
     Column("max", "staleness_max_ms", 1, 1),
     Column("connect p95, ms", "connect_p95_ms", 1, 1),
-    Column("server CPU s", "server_cpu_s", 1, 2),
+    Column("% of a core", "server_core_percent", 1, 1),
     Column("server MB", "server_peak_mb"),
+)
+_CHURN: Final = (
+    Column("failed", "failed"),
+    Column("files open before", "server_fds_before"),
+    Column("after", "server_fds_after"),
+    Column("MB before", "server_mb_before", 1, 1),
+    Column("after", "server_mb_after", 1, 1),
 )
 
 
@@ -113,7 +122,8 @@ def page(results: Results, facts: Mapping[str, str], note: str) -> str:
         "gateway": table("", _GATEWAY, _rows(results, ["gateway-1", "gateway-3"])),
         "punctual": table("pace, times as recorded", _LATE, _paces(results)),
         "control": table("", _CONTROL, _rows(results, ["control"])),
-        "sockets": table("clients", _SOCKETS, _rounds(results, ["sockets-2", "sockets-1"])),
+        "sockets": table("clients", _SOCKETS, _rounds(results, ["sockets-10hz", "sockets-20hz", "stalled"])),
+        "churn": table("clients", _CHURN, _churns(results)),
     }
     return render_to_string(TEMPLATE, {"facts": facts, "note": note, "tables": tables})
 
@@ -128,6 +138,11 @@ def _rounds(results: Results, names: list[str]) -> Iterator[Row]:
     for name in names:
         for report, command in _found(results, name):
             yield Row(f"{report['clients']:,}", report, command)
+
+
+def _churns(results: Results) -> Iterator[Row]:
+    for report, command in list(_found(results, "churn"))[-1:]:  # behind the rounds
+        yield Row(f"{report['churn']:,}", report, command)
 
 
 def _paces(results: Results) -> Iterator[Row]:

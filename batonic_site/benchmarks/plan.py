@@ -34,6 +34,10 @@ def _rate(rate: int) -> Measurement:
     return _pipeline(f"rate-{rate}", *words, quick=("--rate", "20000", "--records", "10000", "--rounds", "1"))
 
 
+def _sockets(name: str, *words: str, quick: tuple[str, ...] = ()) -> Measurement:
+    return Measurement(name, ("loadws", *words), ("--clients", "2", "--seconds", "1", "--web-processes", "1", *quick))
+
+
 PLAN: Final = (
     Measurement("book-1", ("benchbook", "--instruments", "1", "--rounds", "5"), _QUICK_BOOK),
     Measurement(
@@ -57,12 +61,14 @@ PLAN: Final = (
         "memory", "--resting", "--records", "1000000", "--replays", "10", "--rounds", "1",
         quick=("--records", "20000", "--replays", "2"),
     ),
-    Measurement(
-        "sockets-2", ("loadws", "--clients", "10,50,100,1000", "--push-ms", "50", "--web-processes", "2"),
-        ("--clients", "2,3", "--seconds", "1", "--web-processes", "1"),
+    _sockets("sockets-10hz", "--clients", "1000", "--push-ms", "100", "--web-processes", "1"),
+    _sockets("sockets-20hz", "--clients", "10,50,100,1000", "--push-ms", "50", "--web-processes", "2"),
+    _sockets(
+        "stalled", "--clients", "100", "--push-ms", "50", "--web-processes", "1", "--seconds", "60", "--stalled", "50",
+        quick=("--stalled", "2"),
     ),
-    Measurement(
-        "sockets-1", ("loadws", "--clients", "1000", "--push-ms", "100", "--web-processes", "1"),
-        ("--clients", "2", "--seconds", "1"),
+    _sockets(
+        "churn", "--clients", "10", "--web-processes", "1", "--seconds", "1", "--churn", "2000",
+        quick=("--churn", "20"),
     ),
 )  # fmt: skip

@@ -17,9 +17,9 @@ from replay.benchmark.processes import process
 from replay.keys import create_key
 
 ASKED_FOR = {
-    "clients", "ok", "failed", "msgs_per_client", "msgs_per_s", "expected_per_client", "staleness_p50_ms",
-    "staleness_p99_ms", "staleness_max_ms", "connect_p50_ms", "connect_p95_ms", "connect_p99_ms", "server_cpu_s",
-    "server_peak_mb",
+    "clients", "ok", "failed", "msgs_per_client", "msgs_per_s", "expected_per_client", "delivered_percent",
+    "staleness_p50_ms", "staleness_p99_ms", "staleness_max_ms", "connect_p50_ms", "connect_p95_ms", "connect_p99_ms",
+    "server_cpu_s", "server_core_percent", "server_peak_mb",
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Several daphne behind one socket: even, restarted, never refused. Real processes, no database."""
 
+import gc
 import http.client
 import os
 import resource
@@ -12,7 +13,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from django.core.management import CommandError, call_command
 
+from batonic_site.management.commands import runweb
 from batonic_site.services.listeners import web_pids
 from batonic_site.services.process import Program, ServiceError
 from batonic_site.services.supervisor import Supervisor
@@ -131,3 +134,12 @@ def test_every_address_of_a_machine_takes_both_protocols(free_port):
         pytest.skip("this machine has no IPv6")
     with listener, socket.create_connection(("127.0.0.1", port), 5):
         pass
+
+
+def test_no_connection_ends_by_its_age(monkeypatch: pytest.MonkeyPatch, door: socket.socket) -> None:
+    made = []
+    monkeypatch.setattr(runweb.Server, "run", lambda server: made.append(server))
+    with pytest.raises(CommandError, match="Cannot accept"):  # it did not run
+        call_command("runweb", socket=os.dup(door.fileno()))
+    gc.unfreeze()
+    assert made[0].websocket_timeout < 0

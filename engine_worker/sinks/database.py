@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Final
 
-from psycopg import Error, errors
+from psycopg import Error, OperationalError, errors
 
 from engine_worker.copy_rows import COLUMNS, copy_bytes
 from engine_worker.mark import Mark
@@ -33,6 +33,8 @@ BATCH_AGE_S: Final = 0.2
 ANSWER_S: Final = 5.0
 """How long a batch may take before its connection is given up; doubled after each that took longer."""
 _ANSWER_CAP_S: Final = 60.0
+_LAST_MARK_S: Final = 1.0  # at the end, for the newest mark
+_MARK_RETRY_S: Final = 2.0
 _KEEP_S: Final = 2.0  # at the end, beyond what was granted, for what is left to go to the disk
 _SYNC_EVERY_S: Final = 1.0
 _ROOM_WITHIN_S: Final = 5.0  # a disk that makes no room for so long is taken for one that hangs
@@ -73,6 +75,8 @@ class DatabaseWriter:
         """The newest mark before which everything is stored, once; None when there is no newer one."""
         self.marks: MarkTable | None = None
         self._mark: Mark | None = None  # to be written down
+        self._mark_at = 0.0
+        self._mark_fault = ""
         self._conninfo = conninfo
         self._first_answer_s = self._answer_s = answer_s
         self._connection: DeadlineConnection | None = None
@@ -83,12 +87,25 @@ class DatabaseWriter:
     def write(self, batch: list[NamedRows]) -> Written:
         """Store a batch, all of it or nothing. Raises SinkUnavailable when the server is away, frozen or refuses.
 
-        First a mark is written down that earlier batches have reached.
+        Behind it a mark is written down that earlier batches have reached: rows wait for no mark.
         """
-        self._keep_mark()
-        if not batch:
+        if batch:
+            done = self._write(batch)
+        else:
             self._look()
-            return Written(0)
+            done = Written(0)
+        if time.monotonic() >= self._mark_at:
+            self._keep_mark()
+        return done
+
+    def close(self) -> None:
+        """Write the last mark down, where the server is there, and give the connection back."""
+        if self._connection is not None and not self._connection.closed and not self.abandoned():
+            self._answer_s = min(self._answer_s, _LAST_MARK_S)
+            self._keep_mark()
+        self._disconnect()
+
+    def _write(self, batch: list[NamedRows]) -> Written:
         whole = joined(batch)
         fits = storable(whole)
         rows = whole if fits.all() else joined([NamedRows(whole.rows[fits], whole.names)])
@@ -103,18 +120,32 @@ class DatabaseWriter:
             )  # fmt: skip
         return Written(stored, len(rows) - stored, refused)
 
-    def close(self) -> None:
+    def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def _keep_mark(self) -> None:
-        """Write the newest mark that is reached down, so that the next engine goes on from there."""
+        """Write the newest mark that is reached down, so that the next engine goes on from there.
+
+        One that cannot be written is tried again later, one that is refused for good is given up. Either is said once.
+        """
         self._mark = self.reached() or self._mark
         if self._mark is None or self.marks is None:
             return
-        with self._answering() as connection:
-            self.marks.keep(connection, self._mark)
+        try:
+            with self._answering() as connection:
+                self.marks.keep(connection, self._mark)
+        except SinkUnavailable as error:
+            if not self._mark_fault:
+                log.error("database: a mark cannot be written, an older one counts: %s", error)
+            self._mark_fault = str(error)
+            self._mark_at = time.monotonic() + _MARK_RETRY_S
+            self._look_at = 0.0
+            if isinstance(error.__cause__, OperationalError):
+                return
+        else:
+            self._mark_fault = ""
         self._mark = None
 
     def _look(self) -> None:
@@ -143,8 +174,11 @@ class DatabaseWriter:
         except Error as error:
             if isinstance(error, NoAnswer):
                 self._answer_s = min(2 * self._answer_s, _ANSWER_CAP_S)  # slow is not frozen
-            self.close()
+            self._disconnect()
             raise SinkUnavailable(" ".join(str(error).split())) from error
+        except BaseException:
+            self._disconnect()  # it is not known what is under way there
+            raise
 
     def _encoded(self, rows: NamedRows) -> bytes:
         begun_ns = time.perf_counter_ns()

@@ -39,13 +39,12 @@ class JsonlWriter:
 
         None before the first line. Replaced, so that other threads may read it.
         """
-        self._first_place: FilePlace | None = None
         self._resume_from: FilePlace | None = None
         self._overlap: Overlap | None = None
 
     def place_at_start(self) -> FilePlace:
-        """Return where the file ended before the first line of this process. Any thread may ask."""
-        return self._first_place or _end_of(self._path)
+        """Return where the file ends. To be asked before this process writes to it."""
+        return _end_of(self._path)
 
     def resume(self, place: FilePlace) -> None:
         """Leave out what is written behind a place when it comes again. Before anything comes."""
@@ -57,13 +56,12 @@ class JsonlWriter:
             return Written(0)
         try:
             self._open()
-            fresh, overlap = self._fresh(batch)
+            fresh = self._fresh(batch)
             self._append(fresh)
         except OSError as error:
             self._take_back()
             raise SinkUnavailable(f"{self._path}: {error.strerror or error}") from error
-        self._overlap = overlap if overlap and overlap.left else None
-        self._note_place()
+        self._settle()
         written = sum(map(len, fresh))
         return Written(written, sum(map(len, batch)) - written)
 
@@ -85,27 +83,28 @@ class JsonlWriter:
         self._file = _locked(self._path)
         self._whole = _end_of_last_line(self._file)
         os.ftruncate(self._file, self._whole)  # a line that a killed process left unfinished
-        self._first_place = self._first_place or self._end()
 
     def _end(self) -> FilePlace:
-        status = os.fstat(self._file)
-        return FilePlace(status.st_dev, status.st_ino, self._whole)
+        return FilePlace(os.fstat(self._file).st_ino, self._whole)
 
-    def _note_place(self) -> None:
+    def _settle(self) -> None:
+        """Note where we are behind a whole batch."""
+        if self._overlap is not None:
+            self._overlap.settle()
+            self._overlap = None if self._overlap.is_over else self._overlap
         if self._overlap is None:
             self.place = self._end()
 
-    def _fresh(self, batch: list[SnapshotBatch]) -> tuple[list[SnapshotBatch], Overlap | None]:
-        """Return what of a batch is not written yet, and what may still come again behind it."""
+    def _fresh(self, batch: list[SnapshotBatch]) -> list[SnapshotBatch]:
+        """Return what of a batch is not written yet."""
         if self._resume_from is not None:
             self._overlap = self._read_overlap(self._resume_from)
             self._resume_from = None
-        return (batch, None) if self._overlap is None else self._overlap.without(batch)
+        return batch if self._overlap is None else self._overlap.without(batch)
 
     def _read_overlap(self, place: FilePlace) -> Overlap:
-        """Read what is behind a place; all of the file when it is another one, which was begun since."""
-        is_same = place[:2] == self._end()[:2] and place.offset <= self._whole
-        return read_overlap(self._path, place.offset if is_same else 0)
+        """Read what is behind a place: nothing when the file has become shorter, all of one that was begun since."""
+        return read_overlap(self._path, place.offset if place.inode == self._end().inode else 0)
 
     def _append(self, batch: list[SnapshotBatch]) -> None:
         if not batch:
@@ -123,6 +122,8 @@ class JsonlWriter:
 
     def _take_back(self) -> None:
         """Cut off what a failed write left; closing makes the next try look at the file afresh."""
+        if self._overlap is not None:
+            self._overlap.put_back()
         if self._file >= 0:
             with suppress(OSError):
                 os.ftruncate(self._file, self._whole)
@@ -155,9 +156,8 @@ def jsonl_sink(path: Path, depth: int) -> JsonlSink:
 def _end_of(path: Path) -> FilePlace:
     """Return where the whole lines of a file end; of one that is not there, a place behind which is all of any."""
     with suppress(OSError), path.open("rb") as file:
-        status = os.fstat(file.fileno())
-        return FilePlace(status.st_dev, status.st_ino, _end_of_last_line(file.fileno()))
-    return FilePlace(0, 0, 0)
+        return FilePlace(os.fstat(file.fileno()).st_ino, _end_of_last_line(file.fileno()))
+    return FilePlace(0, 0)
 
 
 def _locked(path: Path) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from engine_worker.config import EngineConfig
 from engine_worker.engine import Engine
 from engine_worker.metrics import LatencyHistogram, SinkCounters
+from engine_worker.resumption import Resumption
 from engine_worker.sinks.broadcast import LiveBook
 from orderbook.book.mbo import MBO, MBO_LENGTH, MBO_RTYPE, UNDEF_PRICE, Action, Flags, MboArray, Side
 from orderbook.book.price import SCALE
@@ -159,10 +160,17 @@ class Remembering:
 class Desk:
     """An engine whose sinks remember and whose clock stands until it is moved."""
 
-    def __init__(self, folder: Path, symbols: dict[int, str] | None = None, **changes: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        symbols: dict[int, str] | None = None,
+        *,
+        resumption: Resumption | None = None,
+        **changes: Any,
+    ) -> None:
         self.now = 10**12
         self.stored, self.pushed = Remembering(), Remembering()
-        self.engine = Engine(config(folder, **changes), [self.stored], self.pushed, lambda: self.now)
+        self.engine = Engine(config(folder, **changes), [self.stored], self.pushed, lambda: self.now, resumption)
         self.connect(symbols)
 
     def connect(self, symbols: dict[int, str] | None = None) -> None:

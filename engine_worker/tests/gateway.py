@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from engine_worker.tests.builders import KEY, START_NS, SYMBOLS, Behaviour
 from orderbook.book.mbo import MboArray
@@ -22,14 +23,17 @@ from replay.feed.live_symbology import resolve
 class Session:
     """One client that was let in and has started its session; what it was sent is counted by nobody."""
 
-    def __init__(self, peer: socket.socket, key: str = KEY) -> None:
-        """Let a client in. Raises OSError when it is refused or goes."""
+    def __init__(
+        self, peer: socket.socket, key: str = KEY, *, replay_id: int | None = 1, greeting: bytes | None = None
+    ) -> None:
+        """Let a client in, and name the replay if it asks for that. Raises OSError when it is refused or goes."""
         self.peer = peer
         self.subscriptions: list[SubscriptionRequest] = []
         self._key = key
         self._started = False
         self._machine = LiveServer(make_challenge(os.urandom(CHALLENGE_BYTES)), time.monotonic_ns())
-        peer.sendall(self._machine.opening())
+        opening = self._machine.opening()
+        peer.sendall(opening if greeting is None else greeting + opening[opening.index(b"\n") :])
         while not self._started:
             data = peer.recv(1 << 16)
             if not data:
@@ -43,6 +47,8 @@ class Session:
             self.say(live_records.subscription_ack(START_NS, request))
             found = resolve(request, SYMBOLS).found
             self.say(*(live_records.symbol_mapping(START_NS, one, request.stype_in) for one in found))
+        if replay_id is not None and any(request.replay is not None for request in self.subscriptions):
+            self.follows(replay_id)
 
     def _carry_out(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -66,16 +72,22 @@ class Session:
     def say(self, *messages: bytes) -> None:
         self.peer.sendall(self._encoder.messages(messages, START_NS))
 
+    def follows(self, replay_id: int) -> None:
+        """Say which replay comes."""
+        self.say(live_records.replay_follows(START_NS, replay_id))
+
     def complete(self) -> None:
         """Say that the replay is over."""
         self.say(live_records.replay_completed(START_NS, "mbo"))
 
 
-def live(*records: MboArray, key: str = KEY, then: Callable[[Session], object] = lambda session: None) -> Behaviour:
-    """Let a client in, send records, do what the test says, and close."""
+def live(
+    *records: MboArray, key: str = KEY, then: Callable[[Session], object] = lambda session: None, **how: Any
+) -> Behaviour:
+    """Let a client in, send records, do what the test says, and close; ``how`` is for the session."""
 
     def behave(peer: socket.socket) -> None:
-        session = Session(peer, key)
+        session = Session(peer, key, **how)
         for part in records:
             session.send(part)
         then(session)

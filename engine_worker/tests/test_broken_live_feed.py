@@ -92,8 +92,9 @@ def test_the_live_feed_cut_at_any_byte_loses_and_doubles_nothing(
         served.until(lambda status: status["state"] == "DONE")
         partial = 0
         for cut in CUTS:
-            desk, before, proxy.cut_at = Desk(fast_folder / str(cut), snapshot_every=1), proxy.connections, cut
-            desk.engine.resumption = Resumption(Ledger(Store(), None, lambda first, stop: None))
+            resumption = Resumption(Ledger(Store(), None, lambda first, stop: None))
+            desk = Desk(fast_folder / str(cut), snapshot_every=1, resumption=resumption)
+            before, proxy.cut_at = proxy.connections, cut
             with following(desk.engine, proxy):
                 wait_for(lambda before=before: proxy.connections > before)
                 proxy.cut_at = None

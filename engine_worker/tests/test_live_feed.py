@@ -13,7 +13,11 @@ import pytest
 from engine_worker.connection import Connection, FeedInterrupted
 from engine_worker.engine import Engine
 from engine_worker.feed_client import FeedClient
+from engine_worker.ledger import Ledger
 from engine_worker.live_feed import Login, live_feed
+from engine_worker.mailbox import Progress
+from engine_worker.mark import Mark
+from engine_worker.resumption import Known, Resumption
 from engine_worker.status import StatusReader
 from engine_worker.tests.builders import (
     KEY,
@@ -136,6 +140,82 @@ def test_what_is_asked_for_is_the_mbo_of_the_symbols_with_their_books_first() ->
     [wanted] = asked[0].subscriptions
     assert (wanted.schema, wanted.symbols, wanted.stype_in) == ("mbo", symbols, "raw_symbol")
     assert (wanted.snapshot, wanted.start_ns) == (True, None)
+
+
+def asking(server: FeedServer, known: Known = Known(0, 0)) -> Connection:  # noqa: B008
+    """Return a connection that has asked for a replay by its number."""
+    connection = FeedClient("127.0.0.1", server.port, live_feed(LOGIN, Clock(), lambda: known)).connect(
+        threading.Event()
+    )
+    assert connection is not None
+    return connection
+
+
+def test_records_of_a_replay_that_was_not_named_though_it_was_asked_for_are_an_interruption() -> None:
+    records = session(500)
+    with (
+        FeedServer(live(picture_of(records[:100]), records, replay_id=None, then=complete)) as server,
+        pytest.raises(FeedInterrupted, match="expected the name of the replay before its first record, found none"),
+    ):
+        all_of(asking(server))
+
+
+def test_a_picture_comes_without_a_name_and_so_does_everything_of_a_gateway_of_another_make() -> None:
+    records = session(500)
+    picture = picture_of(records[:100])
+    vendor = live(records, replay_id=None, greeting=b"lsg_version=0.8.0", then=complete)
+    with FeedServer(live(picture, replay_id=None, then=complete), vendor) as server:
+        assert all_of(asking(server)).tobytes() == picture.tobytes()
+        assert all_of(asking(server)).tobytes() == records.tobytes()
+
+
+def test_one_connection_brings_one_replay_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    def renamed(made: Session) -> None:
+        made.follows(1)
+        made.send(session(10))
+        made.follows(2)
+
+    with (
+        FeedServer(live(then=renamed)) as server,
+        pytest.raises(FeedInterrupted, match="expected replay 1 in this connection, found replay 2"),
+    ):
+        all_of(asking(server))
+    assert caplog.text.count("the gateway brings replay") == 1
+
+
+class NoDatabase:
+    """A store in which nothing is."""
+
+    progress = Progress(0, 0, 0)
+
+
+def test_where_we_were_is_found_out_before_a_gateway_is_kept_waiting(tmp_path: Path, wait_for: WaitFor) -> None:
+    with FeedServer(live(session(500), then=complete)) as server:
+        before: list[int] = []
+
+        def load(first: Mark, stop: threading.Event) -> None:
+            before.append(server.connections)
+
+        desk = Desk(tmp_path, resumption=Resumption(Ledger(NoDatabase(), None, load)))
+        feed = FeedClient("127.0.0.1", server.port, live_feed(LOGIN, Clock(), desk.engine.resumption.known))
+        with Running(desk.engine, feed):
+            wait_for(finished(tmp_path))
+    assert before == [0]
+
+
+def test_an_engine_that_was_to_go_on_says_once_that_another_make_of_gateway_has_no_replays(
+    tmp_path: Path, wait_for: WaitFor, caplog: pytest.LogCaptureFixture
+) -> None:
+    vendor = live(session(500), greeting=b"lsg_version=0.8.0", then=complete)
+    resumption = Resumption(Ledger(NoDatabase(), None, lambda first, stop: None))
+    for desk, said in ((Desk(tmp_path / "a"), 0), (Desk(tmp_path / "b", resumption=resumption), 1)):
+        with FeedServer(vendor, vendor) as server:
+            feed = FeedClient("127.0.0.1", server.port, live_feed(LOGIN, Clock(), desk.engine.resumption.known))
+            with Running(desk.engine, feed):
+                wait_for(lambda desk=desk: desk.engine.counters.runs == 2)
+        assert caplog.text.count("this gateway is none of ours") == said
 
 
 def test_a_wrong_key_is_told_once_and_tried_again_until_it_is_right(

@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http import HTTPStatus
 
 import pytest
@@ -89,20 +89,51 @@ def test_port_0_serves_nothing() -> None:
         assert not server._thread.is_alive() and server.fault == ""
 
 
-def test_callers_beyond_the_limit_are_turned_away_and_the_silent_ones_cut_off(
-    port: int, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_callers_beyond_the_limit_are_turned_away(
+    port: int, wait_for: WaitFor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(metrics_server._Handler, "timeout", 0.5)
-    with serving(port, {"/here": lambda: TEXT}), ExitStack() as stack:
+    with serving(port, {"/here": lambda: TEXT}):
         wait_for(lambda: answers(port))
-        silent = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
-            for _ in range(MAX_REQUESTS + 3)
-        ]
-        wait_for(lambda: caplog.text.count("was turned away") == 3)
+        wait_for(lambda: not requests())
+        with ExitStack() as stack:
+            silent = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(MAX_REQUESTS + 3)
+            ]
+            assert [caller.recv(100) for caller in silent[MAX_REQUESTS:]] == [b""] * 3
+            assert caplog.text.count("was turned away") == 3
         wait_for(lambda: answers(port))
-        assert [caller.recv(100) for caller in silent] == [b""] * len(silent)
-    wait_for(lambda: not [thread for thread in threading.enumerate() if "process_request" in thread.name])
+    wait_for(lambda: not requests())
+
+
+def test_a_silent_caller_is_cut_off(port: int, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_server._Handler, "timeout", 0.2)
+    with serving(port, {"/here": lambda: TEXT}):
+        wait_for(lambda: answers(port))
+        with socket.create_connection(("127.0.0.1", port)) as silent:
+            assert silent.recv(100) == b""
+
+
+def test_callers_that_dribble_keep_nobody_out(port: int, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_server, "_CALLER_S", 0.3)
+    with serving(port, {"/here": lambda: TEXT}):
+        wait_for(lambda: answers(port))
+        wait_for(lambda: not requests())
+        with ExitStack() as stack:
+            callers = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(MAX_REQUESTS)]
+
+            def is_answered_beside_them() -> bool:
+                for caller in callers:
+                    with suppress(OSError):
+                        caller.send(b"G")
+                return answers(port)
+
+            wait_for(is_answered_beside_them, timeout_s=10)
+    wait_for(lambda: not requests())
+
+
+def requests() -> list[threading.Thread]:
+    """Return the threads of the requests that are being answered."""
+    return [thread for thread in threading.enumerate() if "process_request" in thread.name]
 
 
 def test_the_probes_say_what_is_wrong() -> None:

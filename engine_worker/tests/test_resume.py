@@ -17,7 +17,7 @@ from engine_worker.resumption import Known, Resumption
 from engine_worker.tests.builders import Desk, blank, clear, interleaved, pieces, rows, session
 from engine_worker.trail import Spot, Trail
 from orderbook.book.digest import market_hash
-from orderbook.book.market import BookKind
+from orderbook.book.market import BookKind, make_market
 from orderbook.book.mbo import UNDEF_CHANNEL, Action, BookKey, Flags, MboArray
 from orderbook.book.snapshot import BookSnapshot
 from replay.streamer.live_stream import _snapshot, find_starts
@@ -99,7 +99,7 @@ def desk_of(folder: Path, left: Mark | None = None, **rule: Any) -> tuple[Desk, 
     desk = Desk(folder, NAMES, **rule)
     marks = Marks(desk, left)
     desk.engine.resumption = Resumption(marks)
-    desk.engine.resumption.known(Event())
+    desk.engine.resumption.load(Event())
     desk.engine.begin(NAMES.get)
     return desk, marks
 
@@ -115,7 +115,7 @@ def undisturbed(folder: Path, feed: Feed, **rule: Any) -> Desk:
 def killed(folder: Path, feed: Feed, seed: int, until: int, **rule: Any) -> tuple[Mark, list[BookSnapshot]]:
     """Return a mark of an engine that was killed somewhere, and the snapshots before it."""
     desk, marks = desk_of(folder, **rule)
-    assert desk.engine.resumption.known(Event()) == Known(0, 0)
+    assert desk.engine.resumption.known() == Known(0, 0)
     desk.engine.follows(REPLAY)
     desk.feed(*pieces(feed.since(0, until), seed), wait_ms=300)
     mark, stored = random.Random(seed).choice(marks.made)
@@ -125,7 +125,7 @@ def killed(folder: Path, feed: Feed, seed: int, until: int, **rule: Any) -> tupl
 def resumed(folder: Path, feed: Feed, mark: Mark, seed: int, **rule: Any) -> Desk:
     """Return the desk of an engine that goes on from a mark, to the end of the replay."""
     desk, marks = desk_of(folder, mark, **rule)
-    known = desk.engine.resumption.known(Event())
+    known = desk.engine.resumption.known()
     assert mark.spot is not None and known == Known(REPLAY, mark.spot.ts_event)
     desk.engine.follows(REPLAY)
     desk.feed(*pieces(feed.since(feed.place(mark.spot.ts_event)), seed + 1), wait_ms=300)
@@ -166,7 +166,7 @@ def test_a_connection_that_breaks_is_gone_on_with_at_exactly_that_record(tmp_pat
             break
         desk.engine.resumption.interrupted(desk.engine._run)
         desk.engine.begin(NAMES.get)
-        known = desk.engine.resumption.known(Event())
+        known = desk.engine.resumption.known()
         stream = feed.since(0 if known == Known(0, 0) else feed.place(known.start_ns or 0))
     desk.engine.end()
     assert rows(desk.snapshots) == rows(whole.snapshots)
@@ -213,7 +213,7 @@ def test_a_stream_that_does_not_lead_to_the_mark_is_had_from_its_beginning(tmp_p
     desk.engine.begin(NAMES.get)
     counters = desk.engine.counters
     assert counters.received == counters.applied + counters.ignored
-    assert desk.snapshots == [] and desk.engine.resumption.known(Event()) == Known(0, 0)
+    assert desk.snapshots == [] and desk.engine.resumption.known() == Known(0, 0)
     desk.engine.follows(REPLAY)
     desk.feed(feed.since(0))
     desk.engine.end()
@@ -230,7 +230,7 @@ def test_a_replay_that_was_had_to_its_end_is_not_asked_for_again(tmp_path: Path)
     assert mark.is_over and stored == len(desk.snapshots)
     for again in (desk, desk_of(tmp_path / "next", mark)[0]):
         again.engine.begin(NAMES.get)
-        assert again.engine.resumption.known(Event()) == Known(REPLAY, None)
+        assert again.engine.resumption.known() == Known(REPLAY, None)
         count = len(again.snapshots)
         again.feed(feed.since(len(feed.records)))
         again.engine.follows(REPLAY + 1)
@@ -244,7 +244,7 @@ def test_a_replay_without_a_record_for_us_is_over_too(tmp_path: Path) -> None:
     desk.engine.follows(REPLAY)
     desk.engine.end()
     assert [mark.is_over for mark, _ in marks.made] == [True]
-    assert desk.engine.resumption.known(Event()) == Known(REPLAY, None)
+    assert desk.engine.resumption.known() == Known(REPLAY, None)
 
 
 def test_an_engine_that_has_reached_max_msgs_takes_no_more_of_that_replay_after_a_restart(tmp_path: Path) -> None:
@@ -254,13 +254,61 @@ def test_an_engine_that_has_reached_max_msgs_takes_no_more_of_that_replay_after_
     desk.feed(feed.since(0, 900))
     assert len(desk.snapshots) > 1 and marks.made[-1][0].is_over
     after, _ = desk_of(tmp_path, marks.made[-1][0], max_msgs=500)
-    assert after.engine.resumption.known(Event()) == Known(REPLAY, None)
+    assert after.engine.resumption.known() == Known(REPLAY, None)
     after.engine.follows(REPLAY)
     after.feed(feed.since(900))
     after.engine.end()
     assert after.snapshots == [] and len((tmp_path / "benchmarks.jsonl").read_text().splitlines()) == 1
     counters = after.engine.counters
     assert counters.ignored > 0 and counters.received == counters.applied + counters.ignored
+
+
+def test_a_mark_beyond_max_msgs_leaves_no_room_and_no_count_below_none(tmp_path: Path) -> None:
+    feed = Feed(uneven(1))
+    mark = marked(tmp_path / "killed", feed, 1000)
+    assert mark.spot is not None
+    desk, _ = desk_of(tmp_path, mark, max_msgs=500)
+    desk.engine.follows(REPLAY)
+    had = feed.since(feed.place(mark.spot.ts_event), 1000)
+    desk.feed(had, feed.records[1000:])
+    counters = desk.engine.counters
+    assert (counters.applied, counters.ignored) == (len(had), len(feed.records) - 1000)
+    assert desk.engine.shown.finished and desk.engine.shown.records == 1000
+
+
+def test_nothing_is_stored_of_a_replay_that_was_had_whatever_the_gateway_sends_of_it(tmp_path: Path) -> None:
+    feed = Feed(uneven(1))
+    mark = replace(marked(tmp_path / "killed", feed, 1000), spot=None)
+    desk, _ = desk_of(tmp_path, mark)
+    desk.engine.follows(REPLAY)
+    desk.feed(*pieces(feed.since(0), 1))
+    desk.engine.end()
+    assert desk.snapshots == [] and desk.engine.counters.snapshots == 0
+    assert market_hash(desk.engine._market.books.items()) == books_at_end(feed)
+
+
+def books_at_end(feed: Feed) -> str:
+    market = make_market("kernel")
+    market.apply(feed.records)
+    return market_hash(market.books.items())
+
+
+def test_a_replay_that_is_named_while_another_is_being_caught_up_with_ends_that(tmp_path: Path) -> None:
+    feed = Feed(uneven(1))
+    resumption = Resumption(Marks(Desk(tmp_path), marked(tmp_path / "killed", feed, 1000)))
+    resumption.load(Event())
+    assert resumption.follows(REPLAY) is not None and resumption.is_catching_up
+    assert resumption.follows(REPLAY + 1) is None and not resumption.is_catching_up
+
+
+def test_a_run_knows_the_number_of_its_replay_and_none_where_none_was_told(tmp_path: Path) -> None:
+    feed = Feed(uneven(1))
+    mark = marked(tmp_path / "killed", feed, 1000)
+    assert undisturbed(tmp_path / "whole", feed).engine.shown.replay_id == REPLAY
+    assert resumed(tmp_path / "resumed", feed, mark, 1).engine.shown.replay_id == REPLAY
+    desk = Desk(tmp_path, NAMES)
+    desk.feed(feed.since(0))
+    assert desk.engine.shown.replay_id == 0
 
 
 def test_max_msgs_counts_what_was_applied_before_the_mark_and_not_the_way_back_to_it(tmp_path: Path) -> None:
@@ -279,12 +327,12 @@ def test_max_msgs_counts_what_was_applied_before_the_mark_and_not_the_way_back_t
 def test_an_engine_without_a_ledger_takes_the_present_and_goes_on_only_within_its_life(tmp_path: Path) -> None:
     feed = Feed(uneven(1))
     desk = Desk(tmp_path, NAMES, snapshot_every=7)
-    assert desk.engine.resumption.known(Event()) == Known(0, None)
+    assert desk.engine.resumption.known() == Known(0, None)
     desk.engine.follows(REPLAY)
     desk.feed(feed.since(500, 1000))
     desk.engine.resumption.interrupted(desk.engine._run)
     desk.engine.begin(NAMES.get)
-    known = desk.engine.resumption.known(Event())
+    known = desk.engine.resumption.known()
     assert known.replay_id == REPLAY and known.start_ns is not None
     desk.engine.follows(REPLAY)
     desk.feed(feed.since(feed.place(known.start_ns)))

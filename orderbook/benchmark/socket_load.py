@@ -28,10 +28,11 @@ _SOON_S: Final = 0.2
 _SETTLE_S: Final = 1.0
 _RELEASED_WITHIN_S: Final = 2.0
 """What servers may take to let go of the next client that was cut off."""
-_WARM: Final = 200
+_WARM: Final = 2000
 _LIMITED: Final = 0.9
 """Of a core: a process of clients that takes so much may be slower than the servers."""
 _MB: Final = 1e6
+_OF_SERVERS: Final = ("server_cpu_s", "server_core_percent", "server_peak_mb", "server_growth_mb", "server_spread")
 
 
 class Plan(NamedTuple):
@@ -78,10 +79,11 @@ def measure_round(pipes: Sequence[Connection], plan: Plan, clients: int, stalled
         closed: list[Closed] = _ask(pipes, [Close()] * len(pipes))
     if disorder := sum(part.disorder for part in counted):
         raise BenchmarkError(f"expected books that only grow newer, found {disorder} that did not")
-    of_servers: Report = dict.fromkeys(("server_cpu_s", "server_peak_mb", "server_growth_mb", "server_spread"))
+    of_servers: Report = dict.fromkeys(_OF_SERVERS)
     if pids:
         of_servers = {
             "server_cpu_s": round(spent_s, 2),
+            "server_core_percent": round(100 * spent_s / plan.seconds, 1),
             "server_peak_mb": round(max(memory) / _MB, 1),
             "server_growth_mb": round(max(memory) / _MB - mb_before, 1),
             "server_spread": spread,
@@ -89,7 +91,7 @@ def measure_round(pipes: Sequence[Connection], plan: Plan, clients: int, stalled
     of_stalled: Counter[int] = sum((part.stalled for part in closed), Counter())
     return (
         {"clients": clients, "published": published}
-        | _received(plan, clients, opened, counted)
+        | _received(plan, clients, opened, counted, published)
         | of_servers
         | {"stalled": stalled, "stalled_closed": {str(code): many for code, many in sorted(of_stalled.items())}}
     )
@@ -98,7 +100,7 @@ def measure_round(pipes: Sequence[Connection], plan: Plan, clients: int, stalled
 def measure_churn(pipes: Sequence[Connection], plan: Plan, clients: int) -> Report:
     """Open so many clients and cut each off; tell what the servers held before and hold afterwards."""
     pids = plan.server_pids
-    _churn(pipes, plan, min(clients, _WARM))  # the first clients make servers open what stays open
+    _churn(pipes, plan, min(clients, _WARM))  # the first make a process keep what it needs for so many
     _wait_until_released(pids, 0)
     files_before, mb_before = open_files(*pids), own_memory(*pids) / _MB
     opened = _churn(pipes, plan, clients)
@@ -127,7 +129,20 @@ def percentile_ms(sorted_us: npt.NDArray[np.float64], percent: float) -> float |
     return round(float(sorted_us[rank - 1]) / 1000, 2)
 
 
-def _received(plan: Plan, clients: int, opened: list[Opened], counted: list[Counted]) -> Report:
+def delivered_percent(books: Sequence[int], due: float) -> float:
+    """Return how much of what was due each client has got, of the mean client, in percent; at most 100.
+
+    One push less than due, at every client, is the edge of the window and no loss: it was on its way.
+
+    >>> delivered_percent([300, 299], 300), delivered_percent([300, 297], 300), delivered_percent([], 300)
+    (100.0, 99.5, 0.0)
+    """
+    if books and due - min(books) <= 1:
+        return 100.0
+    return round(min(100 * sum(books) / (max(len(books), 1) * due), 100.0), 2)
+
+
+def _received(plan: Plan, clients: int, opened: list[Opened], counted: list[Counted], published: int | None) -> Report:
     books = [number for part in counted for number in part.books]
     ok = sum(part.standing for part in counted)
     parts: list[Opened | Counted] = [*opened, *counted]
@@ -138,6 +153,8 @@ def _received(plan: Plan, clients: int, opened: list[Opened], counted: list[Coun
     stale_us = np.sort(np.frombuffer(staleness, np.int64).astype(np.float64))
     connect_us = np.sort(np.array([seconds * 1e6 for part in opened for seconds in part.connect_s]))
     busiest_s = max(part.cpu_s for part in counted)
+    expected = plan.seconds * 1000 / plan.target.push_ms
+    missed = [0] * (clients - len(books))  # of those that never came in
     return {
         "ok": ok,
         "failed": clients - ok,
@@ -145,7 +162,8 @@ def _received(plan: Plan, clients: int, opened: list[Opened], counted: list[Coun
         "msgs_per_client": round(sum(books) / clients, 2),
         "msgs_per_client_min": min(books, default=0),
         "msgs_per_s": round(sum(books) / plan.seconds, 1),
-        "expected_per_client": round(plan.seconds * 1000 / plan.target.push_ms, 2),
+        "expected_per_client": round(expected, 2),
+        "delivered_percent": delivered_percent(books + missed, max(expected, published or 0)),
         "message_bytes": round(sum(part.nbytes for part in counted) / max(sum(books), 1)),
         "staleness_p50_ms": percentile_ms(stale_us, 50),
         "staleness_p99_ms": percentile_ms(stale_us, 99),

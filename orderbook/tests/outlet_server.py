@@ -29,7 +29,8 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
                 await asyncio.sleep(0.01)
             outlet.send(Frame("so it is"))
         if "close" in wish:
-            outlet.close(Close(wish["close"][0]), wish["close"][1])
+            code, reason = wish["close"]
+            outlet.close(Close(code) if code in list(Close) else code, reason)
             outlet.send(Frame("behind the close"))
 
 

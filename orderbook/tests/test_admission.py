@@ -101,17 +101,51 @@ async def test_a_key_that_is_revoked_and_a_login_that_ends_are_closed_at_the_nex
 
 
 async def test_who_signs_out_is_out_at_once_and_with_this_login_only(
-    open_socket: Open, cookie: str, reader: Any
+    open_socket: Open, cookie: str, reader: Any, redis_client: redis.Redis
 ) -> None:
     other = Client()
     await sync_to_async(other.force_login)(reader)
     here = await open_socket(cookie=f"sessionid={cookie}", origin=OURS)
     elsewhere = await open_socket(cookie=f"sessionid={other.cookies['sessionid'].value}", origin=OURS)
-    layer = visitors.current_hub()._layer
-    await until(lambda: f"asgi__group__{signing_out.SIGNED_OUT}" in layer._get_layer()._shards[0]._subscribed_to)
+    await until(lambda: redis_client.pubsub_numsub(f"asgi__group__{signing_out.SIGNED_OUT}")[0][1])
     await sync_to_async(_sign_out)(cookie)
     assert await closed(here) == (Close.SIGNED_OUT, "signed out")
     assert await elsewhere.receive_nothing()
+
+
+async def test_who_has_signed_out_does_not_come_in_again_while_his_session_is_still_there(
+    open_socket: Open, cookie: str, reader: Any, redis_client: redis.Redis
+) -> None:
+    here = await open_socket(cookie=f"sessionid={cookie}", origin=OURS)
+    await until(lambda: redis_client.pubsub_numsub(f"asgi__group__{signing_out.SIGNED_OUT}")[0][1])
+    await signing_out._tell(signing_out.digest_of(cookie))
+    assert await closed(here) == (Close.SIGNED_OUT, "signed out")
+    headers = [(b"cookie", f"sessionid={cookie}".encode()), (b"origin", OURS)]
+    again = WebsocketCommunicator(application, "/ws", headers=headers)
+    assert (await again.connect(timeout=5))[0]
+    assert await closed(again) == (Close.SIGNED_OUT, "signed out")
+    await again.disconnect()
+    other = Client()
+    await sync_to_async(other.force_login)(reader)
+    assert await open_socket(cookie=f"sessionid={other.cookies['sessionid'].value}", origin=OURS)
+
+
+async def test_a_look_that_fails_is_not_the_last(
+    open_socket: Open, key: tuple[ApiKey, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks = []
+
+    def look(passes: Any) -> Any:
+        looks.append(passes)
+        if len(looks) == 1:
+            raise ValueError("a row that is none")
+        return passes
+
+    monkeypatch.setattr(visitors, "RECHECK_S", 0.05)
+    monkeypatch.setattr(visitors, "ended_passes", look)
+    client = await open_socket(authorization=f"Bearer {key[1]}")
+    assert await closed(client) == (Close.SIGNED_OUT, "the login or key has ended")
+    assert "the look failed" in caplog.text
 
 
 def _sign_out(cookie: str) -> None:

@@ -1,6 +1,7 @@
 """The consumer behind `/ws`: admission, requests, answers, books."""
 
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,14 +11,16 @@ from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import AnonymousUser, User
-from django.db import connections
+from django.db import DatabaseError, InterfaceError, connections
 
 from history.tests.rows import instrument
+from orderbook import consumers
 from orderbook.consumers import live_socket
 from orderbook.live import group_name
 from orderbook.socket_counts import socket_counts
 from orderbook.socket_protocol import MESSAGES_PER_S
 from orderbook.tests.books import keep, message, push, snapshot
+from orderbook.visitors import place_of
 
 
 @pytest.fixture(autouse=True)
@@ -94,10 +97,10 @@ async def test_an_update_changes_depth_and_keeps_the_symbol(
     ws: WebsocketCommunicator, empty_redis: redis.Redis
 ) -> None:
     keep(empty_redis, snapshot(5))
-    await ask(ws, type="subscribe", depth=2, push_ms=5000)
+    await ask(ws, type="subscribe", depth=2, push_ms=50)
     assert len((await ws.receive_json_from())["bids"]) == 2
     answer = await ask(ws, type="update", depth=7)
-    assert (answer["symbol"], answer["depth"], answer["push_ms"]) == ("CLX5", 7, 5000)
+    assert (answer["symbol"], answer["depth"], answer["push_ms"]) == ("CLX5", 7, 50)
     assert len((await ws.receive_json_from())["bids"]) == 7
 
 
@@ -143,6 +146,35 @@ async def test_a_message_beyond_16_kib_closes_the_socket(ws: WebsocketCommunicat
     assert (closed["type"], closed["code"]) == ("websocket.close", 1009)
 
 
+async def test_a_message_is_measured_in_bytes(ws: WebsocketCommunicator) -> None:
+    await ws.send_to(text_data='{"type":"subscribe","symbol":"' + "é" * 9_000 + '"}')
+    assert (await ws.receive_json_from())["code"] == "too_big"
+    assert (await ws.receive_output())["code"] == 1009
+
+
+@pytest.mark.parametrize("fault", [DatabaseError, InterfaceError, None])
+async def test_without_the_database_a_new_symbol_is_for_later_and_everything_else_goes_on(
+    ws: WebsocketCommunicator, empty_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch, fault: type[Exception] | None
+) -> None:
+    done = threading.Event()
+
+    def look_up(symbol: str) -> bool:
+        if fault is not None:
+            raise fault("the connection is closed")
+        done.wait(10)  # or it does not answer
+        return True
+
+    monkeypatch.setattr(consumers, "is_known", look_up)
+    monkeypatch.setattr(consumers, "LOOK_UP_WITHIN_S", 0.05)
+    keep(empty_redis, snapshot(1))
+    await ask(ws, type="subscribe", push_ms=10)
+    assert (await ws.receive_json_from())["seq"] == 1
+    answer = await ask(ws, type="subscribe", symbol="ESZ5")
+    done.set()
+    assert (answer["code"], "ESZ5" in answer["detail"]) == ("try_later", True)
+    assert (await ask(ws, type="update", depth=3))["symbols"] == ["CLX5"]
+
+
 @pytest.mark.django_db(transaction=True)
 async def test_an_unknown_symbol_is_refused_and_the_old_subscription_stays(
     ws: WebsocketCommunicator, empty_redis: redis.Redis
@@ -184,11 +216,12 @@ async def test_one_socket_follows_several_symbols_and_channels(
     assert (await ask(ws, type="unsubscribe", symbol="CLX5"))["symbols"] == ["ESZ5"]
 
 
-async def test_the_trades_of_a_push_come_on_their_channel(ws: WebsocketCommunicator) -> None:
+async def test_the_trades_of_a_push_come_on_their_channel(ws: WebsocketCommunicator, empty_redis: redis.Redis) -> None:
+    keep(empty_redis, snapshot(1))
     await ask(ws, type="subscribe", push_ms=10, channels=["trades"])
     text = '[64.83,5,"B","1758742200001385399"]'
     while await ws.receive_nothing(0.05):  # until the hub is subscribed a push reaches nobody
-        await _send(message(snapshot(1), [text], 1))
+        await _send(message(snapshot(2), [text], 1))
     told = await ws.receive_json_from()
     assert (told["type"], told["trades"], told["trade_count"]) == ("trades", [json.loads(text)], 1)
 
@@ -234,11 +267,38 @@ async def test_one_client_too_many_is_told_so_and_closed_and_leaves_its_place(se
     assert (await first.receive_json_from())["type"] == "hello"
     closed = await second.receive_output()
     assert (closed["code"], "1 are connected" in closed["reason"]) == (4013, True)
+    await second.disconnect()
     await first.disconnect()
     third = socket(ann)
     assert (await third.connect())[0]
     assert (await third.receive_json_from())["type"] == "hello"
     await third.disconnect()
+
+
+async def test_an_owner_of_many_ipv6_addresses_has_one_place(settings: Any) -> None:
+    settings.WS_MAX_PER_ADDRESS = 1
+    clients = [socket(User(pk=number, username="ann")) for number in (1, 2, 3)]
+    for client, address in zip(clients, ("2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1"), strict=True):
+        client.scope["client"] = [address, 4711]
+        assert (await client.connect())[0]
+    assert [(await client.receive_output()).get("code") for client in clients] == [None, 4013, None]
+    for client in clients:
+        await client.disconnect()
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        ("unknown", "unknown"),
+    ],
+)
+def test_an_address_counts_as_far_as_it_is_given_out(address: str, place: str) -> None:
+    assert place_of(address) == place
 
 
 async def test_what_happened_is_counted() -> None:
@@ -253,3 +313,11 @@ async def test_what_happened_is_counted() -> None:
     assert after["closed"]["1001"] == before["closed"].get("1001", 0) + 1
     assert after["refused"]["forbidden"] == before["refused"].get("forbidden", 0) + 1
     assert after["admitted"] == before["admitted"] + 1
+
+
+async def test_our_own_close_is_counted_where_it_is_not_answered(ws: WebsocketCommunicator) -> None:
+    before = socket_counts()["closed"]
+    await ws.send_to(text_data="x" * 17_000)
+    assert (await ws.receive_json_from())["code"] == "too_big"
+    await ws.disconnect(code=1006)
+    assert socket_counts()["closed"] == before | {"1009": before.get("1009", 0) + 1}

@@ -23,10 +23,18 @@ WITHIN_S = 5
 class Client:
     """Something that follows a symbol, and what it was sent."""
 
-    def __init__(self, symbol: str = "CLX5", depth: int = 10, push_ms: int = 10, paper: Paper | None = None) -> None:
+    def __init__(
+        self,
+        symbol: str = "CLX5",
+        depth: int = 10,
+        push_ms: int = 10,
+        paper: Paper | None = None,
+        channels: tuple[str, ...] = ("book",),
+    ) -> None:
         self.paper = paper or Paper()
         self.viewer = Viewer(self.paper, patience_s=60)
-        self.subscription = Subscription(self.viewer, current_hub().topic(symbol), Wish(symbol, depth, push_ms))
+        wish = Wish(symbol, depth, push_ms, channels)
+        self.subscription = Subscription(self.viewer, current_hub().topic(symbol), wish)
         current_hub().follow(self.subscription)
 
     @property
@@ -52,7 +60,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 async def subscribed(hub: Hub, symbol: str = "CLX5") -> None:
     """Wait until Redis knows of the hub's subscription."""
-    await until(lambda: hub._channel and f"asgi__group__book.{symbol}" in _subscriptions())
+    await until(lambda: f"book.{symbol}" in hub._pushes.groups)
 
 
 def _subscriptions() -> set[str]:
@@ -84,7 +92,8 @@ async def test_a_frame_is_made_once_for_all_clients_of_a_depth(monkeypatch: Any)
     await push(snapshot(1))
     for client in clients:
         await client.until(len)
-    assert len(made) == 2
+    assert sum('"type":"book"' in text for text in made) == 2
+    assert len(made) <= 4  # and that nobody renews the book, and that somebody does
 
 
 async def test_a_slow_client_skips_books_and_ends_on_the_newest() -> None:
@@ -172,6 +181,72 @@ async def test_a_book_that_nobody_renews_is_told_to_be_stale_until_somebody_does
     keep(empty_redis, snapshot(1), lives_s=15)
     await until(lambda: client.paper.messages[-1].get("status") == "live")
     assert client.seqs == [1]
+
+
+async def test_a_symbol_with_neither_book_nor_engine_is_not_told_to_be_live() -> None:
+    client = Client(channels=("book", "status"))
+    await until(lambda: client.paper.messages)
+    assert [(told["type"], told["status"], told["reason"], told["seq"]) for told in client.paper.messages] == [
+        ("status", "stale", "engine", None)
+    ]
+    await subscribed(current_hub())
+    await push(snapshot(1))
+    await until(lambda: len(client.paper.messages) == 3)
+    assert [told.get("status") for told in client.paper.messages] == ["stale", "live", None]
+
+
+async def test_seq_only_grows_though_an_older_book_is_pushed_or_kept(
+    empty_redis: redis.Redis, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(hub_module, "REFRESH_S", 0.02)
+    client = Client()
+    await subscribed(current_hub())
+    for seq, kept in ((5, 4), (5, 3), (3, 2), (6, 1)):
+        keep(empty_redis, snapshot(kept))
+        await push(snapshot(seq))
+        await asyncio.sleep(0.06)  # some looks
+    await client.until(lambda books: books and books[-1]["seq"] == 6)
+    assert client.seqs in ([5, 6], [4, 5, 6])
+
+
+@pytest.mark.parametrize("bad", [7, {"type": "book.update"}, {"type": "book.update", "symbol": "CLX5", "seq": 9}])
+async def test_a_message_that_is_not_understood_is_passed_over(bad: Any, caplog: pytest.LogCaptureFixture) -> None:
+    client = Client()
+    hub = current_hub()
+    await subscribed(hub)
+    channel = hub._pushes._channel
+    await push(snapshot(1))
+    await client.until(len)
+    for _ in range(3):
+        await get_channel_layer().group_send("book.CLX5", bad)
+    await push(snapshot(2))
+    await client.until(lambda books: books[-1]["seq"] == 2)
+    assert hub._pushes._channel == channel
+    assert list(get_channel_layer()._get_layer().channels) == [channel]
+    assert caplog.text.count("not understood") == 1
+
+
+async def test_a_task_of_the_hub_that_fails_says_so_and_begins_again(
+    monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hub_module, "REFRESH_S", 0.02)
+    client = Client()
+    rounds = current_hub()._rounds
+    await subscribed(current_hub())
+    whole = rounds._round
+    failures = [ZeroDivisionError("a fault")]
+
+    async def fail_once() -> float | None:
+        if failures:
+            rounds._waiting = {}
+            raise failures.pop()
+        return await whole()
+
+    monkeypatch.setattr(rounds, "_round", fail_once)
+    await push(snapshot(1))
+    await client.until(len)  # though no other push comes
+    assert client.seqs == [1]
+    assert "begins again" in caplog.text and "a fault" in caplog.text
 
 
 async def test_symbols_do_not_mix() -> None:

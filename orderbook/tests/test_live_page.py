@@ -20,8 +20,8 @@ from batonic_site.tests.fixtures import Spawn
 from history.tests.rows import instrument, store
 from history.tests.rows import snapshot as stored
 from orderbook.book.snapshot import BookSnapshot
-from orderbook.live import BOOK_TTL_S
-from orderbook.tests.books import TS, keep, publish, snapshot
+from orderbook.live import BOOK_TTL_S, book_text
+from orderbook.tests.books import TS, keep, message, publish, snapshot
 from orderbook.tests.pages import FakeControl, sign_in
 from orderbook.tests.web import PASSWORD, listens
 
@@ -180,6 +180,41 @@ def test_symbol_and_depth_can_be_changed(
     expect(page.get_by_role("link", name="Final book")).to_have_attribute(
         "href", re.compile("/api/book/final\\?symbol=ESZ5$")
     )
+    assert page_errors == []
+
+
+def test_a_book_of_the_symbol_before_is_neither_kept_nor_shown(
+    web: str, page: Page, page_errors: list[str], reader: Any, redis_client: redis.Redis, control: FakeControl
+) -> None:
+    instrument("CLX5")
+    instrument("ESZ5")
+    sockets: list[Any] = []
+    page.route_web_socket(
+        re.compile("/ws$"), lambda way: sockets.append(way)
+    )  # the server's part is played by the test
+    sign_in(page, web, reader)
+    expect(page.get_by_test_id("connection")).to_have_text("connecting")
+    socket = sockets[0]
+    socket.send('{"type":"hello"}')
+    socket.send(book_text(message(snapshot(1)), 10))
+    expect(page.get_by_test_id("best-bid")).to_have_text("64.83")
+    page.get_by_role("combobox", name="Symbol").select_option("ESZ5")
+    for name in ("best-bid", "best-ask", "mid", "spread", "event-time", "seq"):
+        expect(page.get_by_test_id(name)).to_have_text("–")
+    expect(page.get_by_test_id("book-state")).to_have_text("no book")
+    expect(page.locator("#ladder-note")).to_have_text("Waiting for the first book")
+    expect(page.locator(".rung .price").nth(13)).to_have_text("")
+    socket.send(book_text(message(snapshot(2, bid=6400, ask=6401)), 10))  # it was on its way
+    socket.send(
+        '{"type":"status","symbol":"CLX5","seq":2,"status":"stale","reason":"redis","detail":"of the symbol before"}'
+    )
+    socket.send('{"type":"error","code":"try_later","detail":"all of them are read"}')
+    expect(page.locator("#problem")).to_have_text("all of them are read")
+    page.evaluate("() => new Promise(painted => requestAnimationFrame(() => requestAnimationFrame(painted)))")
+    expect(page.get_by_test_id("best-bid")).to_have_text("–")
+    expect(page.get_by_test_id("connection")).not_to_have_attribute("title", "of the symbol before")
+    socket.send(book_text(message(snapshot(3, symbol="ESZ5", bid=660000, ask=660001)), 10))
+    expect(page.get_by_test_id("best-bid")).to_have_text("6600.00")
     assert page_errors == []
 
 

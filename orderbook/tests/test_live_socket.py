@@ -3,14 +3,18 @@
 import http.client
 import json
 import socket as sockets_of_python
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from django.apps import apps
+from django.db import connection, transaction
 from django.test import Client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
 from batonic_site.services.valkey import Valkey
@@ -162,7 +166,7 @@ def test_clients_that_read_nothing_cost_the_others_nothing_and_are_closed_with_4
         before_kb = _resident_kb(pid)
         for seq in range(1, 301):
             publish(redis_client, [snapshot(seq, count=200)])
-            while read(healthy)["seq"] < seq:
+            while (read(healthy)["seq"] or 0) < seq:  # before the first book there may be a status, without
                 pass
         assert _resident_kb(pid) - before_kb < 20 * 1024  # daphne alone would hold 20 x 300 x 5 KB
         for client in stalled:
@@ -187,6 +191,106 @@ def _narrow(base: str, key: str) -> ClientConnection:
 def _resident_kb(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0])
+
+
+def test_a_message_that_is_too_long_is_answered_and_closed_with_1009(web: str, key: str) -> None:
+    with open_socket(web, key) as client:
+        assert read(client)["type"] == "hello"
+        client.send("x" * 60_000)
+        assert read(client)["code"] == "too_big"
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(timeout=5)
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1009, "a message has at most 16384 bytes")
+
+
+FLOOD_BYTES = 128 << 20
+KERNELS_BYTES = 32 << 20  # more than the two kernels hold between them
+
+
+def test_while_a_key_is_looked_up_what_a_client_sends_stays_at_its_end(web: str, key: str, wait_for: Any) -> None:
+    with _locked("replay.ApiKey"), _raw(web, key) as client:
+        wait_for(_somebody_waits, what="the look-up")
+        assert _flood(client) < KERNELS_BYTES
+
+
+def test_while_a_symbol_is_looked_up_what_a_client_sends_stays_at_its_end(web: str, key: str) -> None:
+    with _raw(web, key) as client:
+        _read_until(client, b'"hello"')
+        with _locked("history.Instrument"):
+            client.sendall(_masked('{"type":"subscribe","symbol":"ESZ5"}'))
+            assert _flood(client) < KERNELS_BYTES
+        _read_until(client, b'"unknown_symbol"')
+
+
+@contextmanager
+def _locked(model: str) -> Iterator[None]:
+    """Keep everybody else waiting for a table."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f'LOCK TABLE "{apps.get_model(model)._meta.db_table}" IN ACCESS EXCLUSIVE MODE')
+        yield
+
+
+def _somebody_waits() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(cursor.fetchone()[0])
+
+
+def _read_until(client: sockets_of_python.socket, expected: bytes) -> None:
+    found = b""
+    while expected not in found:
+        part = client.recv(4096)
+        assert part, found
+        found += part
+
+
+def test_one_client_too_many_is_soon_cut_off_and_costs_nothing_whatever_it_sends(
+    spawn: Spawn, process_env: dict[str, str], key: str
+) -> None:
+    narrow = process_env | {"WS_MAX_CLIENTS": "1"}
+    process = spawn("runweb", env=narrow, until=lambda: listens(narrow))
+    base = f"http://127.0.0.1:{process_env['WEB_PORT']}"
+    with open_socket(base, key) as first, _raw(base, key) as second:
+        assert read(first)["type"] == "hello"
+        _read_until(second, b"1 are connected")
+        with pytest.raises(InvalidStatus):
+            open_socket(base, key)  # while the second is not gone
+        before_kb = _resident_kb(process.pid)
+        with pytest.raises(ConnectionError):
+            while True:
+                _flood(second)
+        assert _resident_kb(process.pid) - before_kb < 20 * 1024
+        first.send(json.dumps({"type": "unsubscribe"}))
+        assert read(first)["type"] == "ack"
+
+
+def _raw(base: str, key: str) -> sockets_of_python.socket:
+    """Return a client that has asked to come in, and waits for nothing."""
+    host, port = base.removeprefix("http://").split(":")
+    client = sockets_of_python.create_connection((host, int(port)), timeout=5)
+    client.sendall(
+        f"GET /ws HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {'A' * 22}==\r\nSec-WebSocket-Version: 13\r\n"
+        f"Authorization: Bearer {key}\r\n\r\n".encode()
+    )
+    return client
+
+
+def _masked(text: str) -> bytes:
+    return Frame(Opcode.TEXT, text.encode()).serialize(mask=True)
+
+
+def _flood(client: sockets_of_python.socket) -> int:
+    """Send until it is enough, or nobody takes more for a second; return the bytes that were taken."""
+    frame = _masked("x" * 60_000)
+    client.settimeout(1)
+    taken = 0
+    with suppress(TimeoutError):
+        while taken < FLOOD_BYTES:
+            client.sendall(frame)
+            taken += len(frame)
+    return taken
 
 
 def test_clients_that_vanish_leave_no_file_open(

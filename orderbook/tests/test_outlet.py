@@ -16,6 +16,8 @@ from websockets.streams import StreamReader
 from websockets.sync.client import ClientConnection, connect
 
 from orderbook.outlet import MAX_REASON_BYTES, AsgiOutlet, Frame, outlet_of
+from orderbook.rounds import BROKEN
+from orderbook.socket_protocol import Close
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536, 200_000])
@@ -80,13 +82,14 @@ def test_what_a_client_does_not_take_is_seen(daphne_port: int, client: ClientCon
         assert slow.recv(5) == "so it is"
 
 
-def test_a_close_has_its_code_and_reason_and_nothing_follows(client: ClientConnection) -> None:
-    ask(client, close=[4008, "too slow: " + "x" * 500])
+@pytest.mark.parametrize("code", [*map(int, Close), BROKEN])
+def test_a_close_has_its_code_and_reason_and_nothing_follows(client: ClientConnection, code: int) -> None:
+    ask(client, close=[code, "why: " + "x" * 500])
     with pytest.raises(ConnectionClosed) as closed:
         client.recv(5)
     assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 4008
-    assert closed.value.rcvd.reason == ("too slow: " + "x" * 500)[:MAX_REASON_BYTES]
+    assert closed.value.rcvd.code == code
+    assert closed.value.rcvd.reason == ("why: " + "x" * 500)[:MAX_REASON_BYTES]
 
 
 async def test_without_daphne_messages_go_one_after_the_other_and_what_waits_is_known() -> None:

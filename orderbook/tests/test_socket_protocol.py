@@ -57,7 +57,7 @@ def test_the_only_subscription_may_move_to_another_symbol() -> None:
 
 
 def test_a_second_subscribe_of_a_symbol_takes_the_place_of_the_first() -> None:
-    assert ask(held(Wish("CLX5", 5, 99)), type="subscribe", depth=7) == Watch(Wish("CLX5", 7, 50), "CLX5", None)
+    assert ask(held(Wish("CLX5", 5, 99)), type="subscribe", depth=7) == Watch(Wish("CLX5", 7, 50), "CLX5", None, True)
 
 
 def test_with_several_subscriptions_an_update_names_one_of_them() -> None:

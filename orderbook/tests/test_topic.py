@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from orderbook.outlet import Frame
 from orderbook.tests.books import message, snapshot
 from orderbook.topic import KEPT_TRADES, Topic
@@ -78,7 +80,46 @@ def test_trades_that_never_reached_this_process_count_as_changes() -> None:
     topic.take(message(snapshot(1), [trade(1)], 1))
     topic.take(message(snapshot(5), [trade(5)], 5))  # three pushes were lost
     assert topic.changes["trades"] == 5
-    assert told(topic, "trades", missed=4)["conflated"] == 2
+    assert told(topic, "trades", missed=4)["conflated"] == 3
+
+
+def test_trades_from_before_a_loss_are_not_told_again() -> None:
+    topic = Topic("CLX5")
+    topic.take(message(snapshot(1), [trade(number) for number in range(30, 40)], 39))
+    before = topic.changes["trades"]
+    topic.take(message(snapshot(9), [trade(number) for number in range(70, 80)], 79))  # 40 to 69 were lost
+    found = told(topic, "trades", missed=topic.changes["trades"] - before)
+    assert [row[1] for row in found["trades"]] == list(range(70, 80))
+    assert (found["conflated"], found["trade_count"]) == (30, 79)
+
+
+def test_trades_that_are_there_already_are_not_told_twice() -> None:
+    topic = Topic("CLX5")
+    topic.take(message(snapshot(1), [trade(1), trade(2)], 2))
+    topic.take(message(snapshot(2), [trade(1), trade(2), trade(3)], 3))
+    assert topic.changes["trades"] == 3
+    assert [row[1] for row in told(topic, "trades", missed=50)["trades"]] == [1, 2, 3]
+
+
+def test_a_book_that_comes_late_is_not_the_newest() -> None:
+    topic = topic_with(5)
+    changes = dict(topic.changes)
+    assert not topic.take(message(snapshot(5)))
+    assert not topic.take(message(snapshot(4), [trade(1)], 1))
+    assert (told(topic, "book")["seq"], topic.changes) == (5, changes)
+    assert topic.take(message(snapshot(6)))
+    assert topic.take(message(snapshot(1, run_id="run-2")))
+
+
+@pytest.mark.parametrize("field", ["run_id", "seq", "head", "bids", "asks"])
+def test_a_book_that_lacks_something_changes_nothing(field: str) -> None:
+    topic = topic_with(1)
+    frame, changes = topic.frame("book", 5, 1), dict(topic.changes)
+    broken: Any = message(snapshot(2), [trade(1)], 1)
+    del broken[field]
+    with pytest.raises(KeyError, match=field):
+        topic.take(broken)
+    assert (topic.frame("book", 5, 1), topic.changes) == (frame, changes)
 
 
 def test_a_new_run_begins_its_trades_anew() -> None:

@@ -204,6 +204,7 @@ def test_ctrl_c_ends_it_without_a_trace(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=heed_ctrl_c,
         ) as process,
         expectation.open("w"),
     ):  # opens when the command does
@@ -213,6 +214,11 @@ def test_ctrl_c_ends_it_without_a_trace(
         printed, error = process.communicate(timeout=30)
     assert (process.returncode, printed) == (130, "")
     assert error == "CommandError: Stopped before the end; nothing is known.\n"
+
+
+def heed_ctrl_c() -> None:
+    """Undo what a suite that runs in the background hands down: a shell lets such a program ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def is_asleep(pid: int) -> bool:

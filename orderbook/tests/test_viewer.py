@@ -149,6 +149,9 @@ def test_everybody_hears_that_books_are_stale_and_fresh_again_at_once() -> None:
 def test_the_status_is_told_at_once_to_who_asks_for_it_or_comes_while_it_is_stale() -> None:
     asks = Desk(channels=("status",))
     asks.subscription.look(0)
+    assert asks.paper.messages == []  # nobody has looked yet
+    asks.topic.tell(None)
+    asks.subscription.look(0)
     assert [told["status"] for told in asks.paper.messages] == ["live"]
     late = Desk()
     late.topic.tell(("redis", "gone"))
@@ -163,3 +166,51 @@ def test_who_asks_and_never_reads_the_answers_is_closed() -> None:
     desk.viewer.say(json.dumps({"type": "ack"}))
     assert desk.paper.messages == []
     assert desk.paper.closed is not None and desk.paper.closed[0] == Close.TOO_SLOW
+
+
+def test_a_change_of_a_subscription_does_not_tell_again_what_was_told() -> None:
+    desk = Desk(push_ms=1000, channels=("book", "trades"))
+    desk.topic.take(message(snapshot(1), ['[64.83,2,"B","5"]'], 1))
+    desk.subscription.look(100.0)
+    assert [told["type"] for told in desk.paper.messages] == ["book", "trades"]
+    for depth in (6, 7, 8, 9, 10):
+        desk.subscription = desk.subscription.changed(Wish("CLX5", depth, 1000, ("book", "trades")))
+        again = desk.subscription.look(100.0 + depth / 100)
+        assert again is not None and again > 100.9
+    desk.subscription.look(again)
+    assert [told["type"] for told in desk.paper.messages] == ["book", "trades", "book"]
+    assert len(desk.paper.books[-1]["bids"]) == 10
+
+
+def test_a_change_of_the_pace_holds_from_the_last_message_on() -> None:
+    desk = Desk(push_ms=5000)
+    desk.push(1, 100.0)
+    desk.subscription = desk.subscription.changed(Wish("CLX5", 5, 100))
+    again = desk.push(2, 100.05)
+    assert again is not None and 100.05 < again < 100.1
+    desk.subscription.look(again)
+    desk.subscription = desk.subscription.changed(Wish("CLX5", 5, 5000))
+    again = desk.push(3, 100.2)
+    assert again is not None and again > 104
+    assert desk.paper.seqs == [1, 2]
+
+
+def test_a_channel_that_is_asked_for_anew_tells_its_present_state() -> None:
+    desk = Desk(push_ms=10)
+    desk.topic.tell(None)
+    desk.push(1, 100.0)
+    desk.subscription = desk.subscription.changed(Wish("CLX5", 5, 10, ("book", "bbo", "status")))
+    desk.subscription.look(101.0)
+    assert [told["type"] for told in desk.paper.messages] == ["book", "status", "bbo"]
+    desk.subscription = desk.subscription.changed(Wish("CLX5", 5, 10, ("bbo",)))
+    desk.subscription = desk.subscription.changed(Wish("CLX5", 5, 10, ("bbo", "book")))
+    desk.subscription.look(102.0)
+    assert [told["type"] for told in desk.paper.messages[3:]] == ["book"]
+
+
+def test_a_status_does_not_put_off_the_next_book() -> None:
+    desk = Desk(push_ms=5000)
+    desk.topic.tell(("engine", "gone"))
+    desk.subscription.look(100.0)
+    desk.push(1, 100.1)
+    assert [told["type"] for told in desk.paper.messages] == ["status", "book"]

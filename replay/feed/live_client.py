@@ -113,6 +113,8 @@ class LiveClient:
             raise ValueError(f"expected a key of at least {BUCKET_LENGTH} printable characters, found {len(key)}")
         self._key, self._dataset, self._subscriptions = key, dataset, subscriptions
         self._of_ours = of_ours
+        self.is_ours = False
+        """Whether the gateway is one of ours; known behind its greeting."""
         self._heartbeat_interval_s, self._client = heartbeat_interval_s, client
         self._phase = _Phase.GREETING
         self._lines = bytearray(MAX_ANSWER_BYTES)
@@ -217,7 +219,8 @@ class LiveClient:
     def _answer(self, line: bytes) -> None:
         """Take a line of the handshake, and prepare what we say to it."""
         if self._phase is _Phase.GREETING:
-            if Greeting.parse(line).is_ours and self._of_ours is not None:
+            self.is_ours = Greeting.parse(line).is_ours
+            if self.is_ours and self._of_ours is not None:
                 self._subscriptions = self._of_ours
             self._phase = _Phase.CHALLENGE
         elif self._phase is _Phase.CHALLENGE:

@@ -15,8 +15,10 @@ from replay.feed.dbn_metadata import SYMBOL_BYTES, checked_name
 from replay.feed.live_line import Fields, join_line, split_line
 from replay.feed.stream import FeedError, shown
 
-LSG_VERSION: Final = "0.8.0+batonic"
-"""The vendor's number, and what our own engine knows a gateway of ours by: clients only show it."""
+_OURS: Final = "+batonic"
+"""What our own engine knows a gateway of ours by, of whatever release."""
+LSG_VERSION: Final = f"0.8.0{_OURS}"
+"""The vendor's number, and ours behind it: clients only show it."""
 SCHEMAS: Final = ("mbo", "trades", "tbbo", "mbp-1", "mbp-10", "bbo-1s")
 STYPES: Final = ("raw_symbol", "instrument_id")
 ALL_SYMBOLS: Final = "ALL_SYMBOLS"
@@ -48,7 +50,7 @@ class Greeting:
     @property
     def is_ours(self) -> bool:
         """Whether the gateway is one of ours, and understands what we have added."""
-        return self.lsg_version == LSG_VERSION
+        return self.lsg_version.endswith(_OURS)
 
     def encode(self) -> bytes:
         return join_line({"lsg_version": self.lsg_version})

@@ -124,14 +124,15 @@ class LiveStream:
     async def join(self, publication: Publication, cursor: Cursor) -> None:
         """Begin to follow a replay with all subscriptions; the cursor may go back to the first of their starts."""
         here = cursor.position
-        if any(request.replay is not None for request in self._requests):
-            await self.tell([live_records.replay_follows(time.time_ns(), publication.command["replay_id"])])
-        await self._clear_pictured(publication)
         asked = [(TIME_OF[each.schema], start_in(each, publication)) for each in self._requests]
         starts = {(name, start_ns) for name, start_ns in asked if start_ns is not None}
         self._places_of = await asyncio.to_thread(find_starts, publication, starts) if starts else {}
         for request in self._requests:
             await self.want(request, publication, here)
+        # Behind what is said of each symbol, of which a client keeps the last only; before the first record.
+        if any(request.replay is not None for request in self._requests):
+            await self.tell([live_records.replay_follows(time.time_ns(), publication.command["replay_id"])])
+        await self._clear_pictured(publication)
         since = self.next_since
         if since is not None and since < here and not cursor.abandoned:
             cursor.position, self.catches_up = since, True

@@ -11,7 +11,7 @@ from orderbook.book.digest import market_hash
 from orderbook.book.market import make_market
 from orderbook.book.mbo import MBO, Flags, MboArray
 from replay.feed import live_records
-from replay.feed.live_client import Event, LiveClient, LoggedIn, ReplayCompleted, ReplayFollows
+from replay.feed.live_client import Event, GatewayError, LiveClient, LoggedIn, ReplayCompleted, ReplayFollows
 from replay.feed.live_messages import ALL_SYMBOLS, SubscriptionRequest, parse_request
 from replay.feed.stream import FeedError
 from replay.streamer.publication import Publication
@@ -31,10 +31,8 @@ def served() -> Iterator[Served]:
 class Engine:
     """A client of ours: what it is sent, and what it is told."""
 
-    def __init__(
-        self, served: Served, replay: int | None, start_ns: int | None = None, symbol: str = ALL_SYMBOLS
-    ) -> None:
-        wanted = SubscriptionRequest("mbo", (symbol,), snapshot=True, replay=replay, start_ns=start_ns)
+    def __init__(self, served: Served, replay: int | None, start_ns: int | None = None, *symbols: str) -> None:
+        wanted = SubscriptionRequest("mbo", symbols or (ALL_SYMBOLS,), snapshot=True, replay=replay, start_ns=start_ns)
         self._machine = LiveClient(KEY, VENUE, [], 0, of_ours=[wanted])
         self._sock = socket.create_connection(("127.0.0.1", served.port), WAIT_S)
         self._parts = [np.empty(0, MBO)]
@@ -63,9 +61,9 @@ class Engine:
     def replay(self) -> int | None:
         return next((event.replay_id for event in self.told if isinstance(event, ReplayFollows)), None)
 
-    def hear(self) -> bool:
-        """Take what comes next; False once the gateway has closed."""
-        size = self._sock.recv_into(self._machine.space())
+    def hear(self, most: int | None = None) -> bool:
+        """Take what comes next, so many bytes of it at most; False once the gateway has closed."""
+        size = self._sock.recv_into(self._machine.space()[:most])
         if not size:
             self._machine.finish()
             self.is_open = False
@@ -238,6 +236,21 @@ def test_a_replay_is_named_to_those_only_who_ask_for_that(served: Served) -> Non
         served.do("resume")
         assert (other.to_end().replay, engine.to_end().replay) == (None, 1)
     assert other.records.tobytes() == engine.records.tobytes()
+
+
+def test_the_name_of_a_replay_comes_behind_all_that_is_said_of_symbols_and_before_the_first_record(
+    served: Served,
+) -> None:
+    paused(served, 2000)
+    unknown = [f"NONE{number}" for number in range(300)]
+    with Engine(served, 1, 0, "ESZ5", *unknown) as engine:
+        while engine.replay is None:
+            engine.hear(most=32)  # less than a record: nothing behind the name can be heard with it
+        assert not len(engine.records)
+        before = engine.told[: engine.told.index(ReplayFollows(1))]
+        assert sum(isinstance(event, GatewayError) for event in before) == len(unknown)
+        served.do("resume")
+        engine.to_end()
 
 
 @pytest.mark.parametrize(

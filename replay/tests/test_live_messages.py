@@ -286,3 +286,11 @@ def test_any_bytes_are_a_message_or_a_declared_error(data: bytes) -> None:
             parse(data)
         except FeedError as error:
             assert error.where and error.expected
+
+
+@pytest.mark.parametrize(
+    ("version", "is_ours"),
+    [(Greeting().lsg_version, True), ("0.9.1+batonic", True), ("0.8.0", False), ("0.8.0+batonic2", False)],
+)
+def test_a_gateway_of_ours_is_known_by_its_greeting_whatever_its_release(version: str, is_ours: bool) -> None:
+    assert Greeting.parse(Greeting(version).encode().rstrip(b"\n")).is_ours is is_ours

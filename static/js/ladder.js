@@ -25,8 +25,9 @@ export class Ladder {
     root.addEventListener("pointerleave", changed);
   }
 
+  // A book, or null: there is none to show.
   show(book) {
-    if (book.symbol !== this.#book?.symbol) this.#centre = null;
+    if (book?.symbol !== this.#book?.symbol) this.#centre = null;
     this.#book = book;
   }
 
@@ -46,7 +47,10 @@ export class Ladder {
 
   paint() {
     const book = this.#book;
-    if (!book) return;
+    if (!book) {
+      for (const row of this.#rows) row.paint("", undefined, undefined, 1, false, false);
+      return;
+    }
     this.#follow(book);
     const bids = new Map(book.bids.map((level) => [level[0], level]));
     const asks = new Map(book.asks.map((level) => [level[0], level]));

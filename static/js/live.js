@@ -25,7 +25,17 @@ const ladder = new Ladder(part("ladder"), requestPaint);
 const trail = new Trail(part("trail"));
 const depthPlot = new DepthPlot(part("depth-plot"));
 
-let book = null;
+// Of each number in the panels, how a book tells it.
+const NUMBERS = {
+  "event-time": ({ tsNs }) => timeText(tsNs),
+  "event-date": ({ tsNs }) => dateText(tsNs),
+  seq: ({ seq }) => countText(seq),
+  records: ({ records }) => countText(records),
+  "bid-depth": ({ bids }) => countText(depthSum(bids)),
+  "ask-depth": ({ asks }) => countText(depthSum(asks)),
+};
+
+let book = null; // of the symbol that is chosen, or none yet
 let bookAt = 0;
 let status = null;
 let connection = "connecting";
@@ -41,14 +51,12 @@ const socket = new BookSocket(
   { symbol: part("symbol").value, depth: Number(part("depth").value), push_ms: Number(part("ladder").dataset.pushMs) },
   {
     book(message) {
-      book = new Book(message);
+      if (!isOurs(message)) return;
       bookAt = performance.now();
-      ladder.show(book);
-      trail.show(book);
-      depthPlot.show(book);
-      requestPaint();
+      show(new Book(message));
     },
     status(message) {
+      if (!isOurs(message)) return;
       status = message;
       showConnection();
     },
@@ -67,12 +75,25 @@ part("symbol").addEventListener("change", (event) => {
   part("final-book").search = new URLSearchParams({ symbol });
   document.title = `${symbol} live · Batonic`;
   clearProblem();
+  status = null;
+  show(null);
   socket.update({ symbol });
 });
 part("depth").addEventListener("change", (event) => socket.update({ depth: Number(event.target.value) }));
 part("recentre").addEventListener("click", () => ladder.recentre());
 addEventListener("resize", requestPaint);
 setInterval(showConnection, 500);
+
+// After a change of the symbol a message of the one before may still be on its way.
+function isOurs(message) {
+  return message.symbol === part("symbol").value;
+}
+
+function show(newest) {
+  book = newest;
+  for (const picture of [ladder, trail, depthPlot]) picture.show(book);
+  requestPaint();
+}
 
 function requestPaint() {
   if (paintPlanned) return;
@@ -85,32 +106,30 @@ function requestPaint() {
 function paint() {
   paintPlanned = false;
   paintedAt = performance.now();
-  if (!book) return;
   ladder.paint();
   trail.paint();
   depthPlot.paint();
   showQuotes();
   showConnection();
   write("trail-span", trail.span);
-  write("ladder-note", ladder.note || `${book.bids.length} bid and ${book.asks.length} ask levels, tick ${unitsText(book.step, book.decimals)}`);
+  write("ladder-note", book ? ladder.note || levelsText(book) : "Waiting for the first book");
+}
+
+function levelsText({ bids, asks, step, decimals }) {
+  return `${bids.length} bid and ${asks.length} ask levels, tick ${unitsText(step, decimals)}`;
 }
 
 function showQuotes() {
-  const { bid, ask, decimals } = book;
+  const { bid, ask, decimals, state } = book ?? { state: "empty" };
   showSide("bid", bid, decimals);
   showSide("ask", ask, decimals);
   write("mid", bid && ask ? midText(bid[0], ask[0], decimals) : "–");
   write("spread", bid && ask ? unitsText(ask[0] - bid[0], decimals) : "–");
-  write("event-time", timeText(book.tsNs));
-  write("event-date", dateText(book.tsNs));
-  write("seq", countText(book.seq));
-  write("records", countText(book.records));
-  write("bid-depth", countText(depthSum(book.bids)));
-  write("ask-depth", countText(depthSum(book.asks)));
-  const [word, meaning] = STATES[book.state];
+  for (const [id, text] of Object.entries(NUMBERS)) write(id, book ? text(book) : "–");
+  const [word, meaning] = book ? STATES[state] : ["no book", ""];
   const badge = part("book-state");
-  if (badge.dataset.state === book.state && badge.textContent === word) return;
-  badge.dataset.state = book.state;
+  if (badge.dataset.state === state && badge.textContent === word) return;
+  badge.dataset.state = state;
   badge.title = meaning;
   badge.textContent = word;
   announce(`Book ${word}`);
@@ -118,13 +137,15 @@ function showQuotes() {
 
 function showSide(side, level, decimals) {
   write(`${side}-price`, level ? unitsText(level[0], decimals) : "–");
-  write(`${side}-size`, level ? `${countText(level[1])} in ${countText(level[2])} order${level[2] === 1 ? "" : "s"}` : "none");
+  write(`${side}-size`, level ? `${countText(level[1])} in ${countText(level[2])} order${level[2] === 1 ? "" : "s"}` : book ? "none" : "–");
 }
 
-// Live means that books come. Without a running replay silence is no fault, unless the server knows of one.
+// Live means that books come. Without a running replay silence is no fault, unless the server knows of one. Where there
+// never was a book nobody needs to renew it.
 function showConnection() {
   const age = performance.now() - bookAt;
-  const fault = status?.status === "stale" ? status.detail : "";
+  const isStale = status?.status === "stale" && (book || status.reason !== "engine");
+  const fault = isStale ? status.detail : "";
   let [state, text] = [connection, connection];
   if (connection === "open") {
     [state, text] = ["live", "live"];

@@ -6,17 +6,17 @@ const PAST = 900; // books kept: at 20 a second, 45 s
 
 export class Trail {
   #points = [];
-  #symbol = "";
   #last = null;
 
   constructor(canvas) {
     this.canvas = canvas;
   }
 
+  // A book, or null: there is none to show.
   show(book) {
-    if (book.symbol !== this.#symbol || book.runId !== this.#last?.runId) this.#points = [];
-    this.#symbol = book.symbol;
+    if (book?.symbol !== this.#last?.symbol || book?.runId !== this.#last?.runId) this.#points = [];
     this.#last = book;
+    if (!book) return;
     const ms = Number(BigInt(book.tsNs) / 1_000_000n);
     while (this.#points.at(-1)?.[0] > ms) this.#points.pop(); // the replay went back: what came after is yet to come
     this.#points.push([ms, book.bid?.[0], book.ask?.[0]]);
@@ -32,8 +32,8 @@ export class Trail {
 
   paint() {
     const points = this.#points;
-    if (points.length < 2) return;
     const { context, width, height, colour } = prepare(this.canvas);
+    if (points.length < 2) return;
     const prices = points.flatMap(([, bid, ask]) => [bid, ask]).filter((price) => price !== undefined);
     if (!prices.length) return;
     const margin = this.#last.step;
@@ -59,8 +59,8 @@ export class DepthPlot {
 
   paint() {
     const book = this.#book;
-    if (!book?.bid || !book.ask) return;
     const { context, width, height, colour } = prepare(this.canvas);
+    if (!book?.bid || !book.ask) return;
     const [bids, asks] = [near(summed(book.bids)), near(summed(book.asks))];
     const low = Math.min(bids.at(-1)[0], asks[0][0]);
     const high = Math.max(asks.at(-1)[0], bids[0][0]);

@@ -156,7 +156,12 @@ def _latency(report: Report, label: str, name: str, unit: str) -> str:
 @contextlib.contextmanager
 def _audience(folder: Path, options: dict[str, Any], pg_conninfo: str, redis_url: str) -> Iterator[Audience]:
     """Start a web process and the processes of its clients."""
-    named = {"PG_CONNINFO": pg_conninfo, "REDIS_URL": redis_url, "PUSH_MS": str(options["push_ms"])}
+    named = {
+        "PG_CONNINFO": pg_conninfo,
+        "REDIS_URL": redis_url,
+        "PUSH_MS": str(options["push_ms"]),
+        **dict.fromkeys(("WS_MAX_CLIENTS", "WS_MAX_PER_USER", "WS_MAX_PER_ADDRESS"), str(2 * MAX_CLIENTS)),
+    }
     with scratch_site(folder, 1, named) as site:
         target = Target(f"ws://127.0.0.1:{site.port}/ws", site.key, "", options["depth"], options["push_ms"])
         with socket_load.crowds(target, 1) as pipes:

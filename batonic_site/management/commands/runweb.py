@@ -35,6 +35,7 @@ class Command(BaseCommand):
             endpoints=build_endpoint_description_strings(file_descriptor=_descriptor(options["socket"])),
             ping_interval=10,
             ping_timeout=10,
+            websocket_timeout=-1,  # left alone it ends every connection after a day
             # more than our own limit: what daphne refuses is cut off without a word, the consumer says why
             websocket_max_message_size=4 * MAX_MESSAGE_BYTES,
             websocket_max_frame_size=4 * MAX_MESSAGE_BYTES,
