@@ -16,6 +16,7 @@ class TcpProxy:
         """An answer of the server with these bytes in it gets lost."""
         self.cut_at: int | None = None
         """So many bytes of the server's pass in each connection that is made from now on; then it is closed."""
+        self.is_frozen = False
         self.connections = 0
         self._target = (host, port)
         self._server: socket.socket | None = None
@@ -50,6 +51,11 @@ class TcpProxy:
         for link in self._links:
             link.held = True
 
+    def freeze(self) -> None:
+        """Let nothing more pass, in connections that are made from now on neither."""
+        self.is_frozen = True
+        self.hold()
+
     def garble(self, garbage: bytes) -> None:
         """Put bytes in front of what the server says next."""
         for link in self._links:
@@ -74,7 +80,7 @@ class _Link:
     """One connection from end to end, and its two threads."""
 
     def __init__(self, proxy: TcpProxy, near: socket.socket, far: socket.socket) -> None:
-        self.held = False
+        self.held = proxy.is_frozen
         self.garbage = b""
         self._proxy, self._left = proxy, proxy.cut_at
         self._near, self._far = near, far

@@ -66,7 +66,7 @@ def test_an_end_while_postgresql_is_frozen_comes_in_time_and_the_next_engine_sto
         }  # fmt: skip
         process = spawn("runengine", env=env | {"PG_CONNINFO": pg_proxied}, until=lambda: seen() == HALF)
         wait_for(lambda: stored() == times_due(data_folder, HALF))
-        pg_proxy.hold()
+        pg_proxy.freeze()
         go_on.set()
         wait_for(lambda: seen() == RECORDS)
         begun = time.monotonic()

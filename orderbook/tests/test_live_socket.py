@@ -214,11 +214,12 @@ def test_while_a_key_is_looked_up_what_a_client_sends_stays_at_its_end(web: str,
         assert _flood(client) < KERNELS_BYTES
 
 
-def test_while_a_symbol_is_looked_up_what_a_client_sends_stays_at_its_end(web: str, key: str) -> None:
+def test_while_a_symbol_is_looked_up_what_a_client_sends_stays_at_its_end(web: str, key: str, wait_for: Any) -> None:
     with _raw(web, key) as client:
         _read_until(client, b'"hello"')
         with _locked("history.Instrument"):
             client.sendall(_masked('{"type":"subscribe","symbol":"ESZ5"}'))
+            wait_for(_somebody_waits, what="the look-up")
             assert _flood(client) < KERNELS_BYTES
         _read_until(client, b'"unknown_symbol"')
 
