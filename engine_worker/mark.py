@@ -78,9 +78,10 @@ def packed(mark: Mark, names: str | None = None) -> bytes:
 
     Cost: some 10 us, and 3 to 5 us a book, most of it for the compression.
     """
-    spot = mark.spot and mark.spot._replace(record=mark.spot.record.hex())  # type: ignore[arg-type]
+    spot = mark.spot
     about = {
-        "replay_id": mark.replay_id, "records": mark.records, "spot": spot,
+        "replay_id": mark.replay_id, "records": mark.records,
+        "spot": None if spot is None else (spot.since_ns, spot.ts_event, spot.record.hex(), spot.after),
         "feed": mark.feed, "books": len(mark.states),
     }  # fmt: skip
     head = f'{json.dumps(about)[:-1]}, "names": {names_text(mark.names) if names is None else names}}}'.encode()
