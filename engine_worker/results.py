@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -32,15 +33,31 @@ def write_results(run: Run, config: EngineConfig) -> str:
     line = benchmark_line(run, config)
     rate = line["throughput_msgs_per_s"]
     log.info("replay run %s ends: %s records, %s/s", run.run_id, line["processed"], rate, extra=about)
-    try:
-        for track in run.tracks.values():
+    faults = [*_write_final_books(run, config), *_append_line(run, config, line)]
+    for fault in faults:
+        log.error("results of run %s cannot be written: %s", run.run_id, fault, extra=about)
+    return "; ".join(faults)
+
+
+def _write_final_books(run: Run, config: EngineConfig) -> list[str]:
+    """Write the books that can be written; return why the others cannot."""
+    faults = []
+    for track in run.tracks.values():
+        try:
             write_final_book(config.final_book_folder, track)
+        except OSError as error:
+            faults.append(str(error))
+    return faults
+
+
+def _append_line(run: Run, config: EngineConfig, line: dict[str, Any]) -> list[str]:
+    """Append the benchmark line, whatever became of the books; return why it cannot be appended."""
+    try:
         if not append_line(config.bench_log_path, line):
-            log.info("replay %d has its benchmark line already", run.replay_id, extra=about)
+            log.info("replay %d has its benchmark line already", run.replay_id, extra={"run_id": run.run_id})
     except OSError as error:
-        log.error("results of run %s cannot be written: %s", run.run_id, error, extra=about)
-        return str(error)
-    return ""
+        return [str(error)]
+    return []
 
 
 def benchmark_line(run: Run, config: EngineConfig) -> dict[str, Any]:
@@ -116,16 +133,20 @@ def _is_of_same_replay(other: bytes, line: dict[str, Any]) -> bool:
 def write_final_book(folder: Path, track: Track) -> bool:
     """Write every level of a book in place of the one before, at once; an empty book replaces nothing.
 
+    Another engine may write the same book at the same time: each has a draft of its own, and the last one stays.
     Returns whether it was written. Raises OSError.
     """
     if book_state(track.book.bbo()) is BookState.EMPTY:
         return False
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / final_book_name(track.symbol)
-    draft = path.with_name(f".{path.name}.new")
-    with draft.open("w") as file:
-        file.write(final_book_json(track.symbol, track.book.levels(Side.BID), track.book.levels(Side.ASK)))
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
+    try:
+        with draft.open("x") as file:
+            file.write(final_book_json(track.symbol, track.book.levels(Side.BID), track.book.levels(Side.ASK)))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
     return True

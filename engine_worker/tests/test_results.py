@@ -1,12 +1,13 @@
 """Benchmark lines: one for each replay, however often an engine sees its end."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine_worker.results import append_line, benchmark_line
+from engine_worker.results import append_line, benchmark_line, write_final_book
 from engine_worker.tests.builders import Desk, config, session
 
 
@@ -55,3 +56,35 @@ def test_a_line_says_of_which_replay_of_which_gateway_it_is(tmp_path: Path) -> N
     rule = config(tmp_path)
     line = line_of(tmp_path, 5)
     assert (line["replay_id"], line["gateway"]) == (5, f"{rule.host}:{rule.port}")
+
+
+def test_two_engines_that_write_one_final_book_at_once_leave_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books = []
+    for records in (100, 5_000):
+        desk = Desk(tmp_path / f"desk-{records}")
+        desk.feed(session(records))
+        books.append(next(iter(desk.engine.shown.tracks.values())))
+    first, second = books
+
+    def another_engine_meanwhile(file: int) -> None:
+        monkeypatch.undo()
+        assert write_final_book(tmp_path / "final", second)
+
+    monkeypatch.setattr(os, "fsync", another_engine_meanwhile)
+    assert write_final_book(tmp_path / "final", first)
+    [path] = (tmp_path / "final").iterdir()
+    left = path.read_bytes()
+    assert write_final_book(tmp_path / "alone", first)
+    assert left == (tmp_path / "alone" / path.name).read_bytes()
+
+
+def test_a_replay_has_its_benchmark_line_though_no_final_book_can_be_written(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    (tmp_path / "final_books").write_text("in the way")
+    desk.feed(session(100))
+    desk.engine.end()
+    assert "final_books" in desk.engine.fault
+    [line] = (tmp_path / "benchmarks.jsonl").read_text().splitlines()
+    assert json.loads(line)["processed"] == 100
