@@ -1,5 +1,6 @@
 """Fixtures for every test of the project: real Redis, real processes, a real browser, a data folder of its own."""
 
+import inspect
 import os
 import signal
 import subprocess
@@ -57,10 +58,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     1. Files whose tests roll the database back, or have none: they find what the migrations wrote.
     2. Files with tests that empty the tables behind them.
     3. Files with browser tests, and these last in their file: playwright keeps an event loop on the main thread,
-       beside which no other can start.
+       beside which no other can start. So none of these files has a test that needs one.
     """
     emptying = {item.path for item in items if _empties_tables(item)}
     with_browser = {item.path for item in items if _uses_browser(item)}
+    for item in items:
+        if item.path in with_browser and inspect.iscoroutinefunction(getattr(item, "obj", None)):
+            raise pytest.UsageError(f"expected {item.path} to have browser tests or async ones, found {item.name} too")
     items.sort(key=lambda item: (item.path in with_browser, item.path in emptying, _uses_browser(item)))
 
 
