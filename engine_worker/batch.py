@@ -4,7 +4,7 @@ A snapshot is a row and its levels; no object is made for one. ``snapshot`` show
 for whoever reads them one by one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -70,3 +70,29 @@ class SnapshotBatch:
             asks=self.asks[index, : row["asks"]].copy(),
             key=name.key,
         )
+
+
+def merged(batches: Sequence[SnapshotBatch], most: int) -> Iterator[SnapshotBatch]:
+    """Yield the same snapshots in fewer batches, of which each that is put together has at most so many.
+
+    A batch costs whoever encodes it as much as several snapshots, and most have but a few. Cost: a copy.
+    """
+    begin = count = 0
+    for end, batch in enumerate(batches):
+        goes_on = batch.run_id == batches[begin].run_id and batch.names is batches[begin].names
+        if end > begin and not (goes_on and count + len(batch) <= most):
+            yield _joined(batches[begin:end])
+            begin, count = end, 0
+        count += len(batch)
+    if batches:
+        yield _joined(batches[begin:])
+
+
+def _joined(batches: Sequence[SnapshotBatch]) -> SnapshotBatch:
+    """Return several batches of one run and the same names as one."""
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    rows = np.concatenate([batch.rows.view(np.uint8) for batch in batches]).view(first.rows.dtype)
+    bids, asks = (np.concatenate([getattr(batch, side) for batch in batches]) for side in ("bids", "asks"))
+    return SnapshotBatch(first.run_id, rows, bids, asks, np.concatenate([b.seqs for b in batches]), first.names)

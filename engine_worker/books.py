@@ -7,7 +7,6 @@ arrays by that number, so that a pass over the stream costs the same however man
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from engine_worker.batch import BookName, SnapshotBatch
 from engine_worker.grids import Grids
@@ -15,6 +14,7 @@ from engine_worker.naming import Names, Registered
 from engine_worker.tracks import Flags, SymbolOf, Track, Waiting, with_room
 from orderbook.book.mbo import BookKey, MboArray, book_key, book_tags
 from orderbook.book.protocol import Market
+from orderbook.book.snapshot_kernel import number_rows
 from orderbook.book.snapshot_tape import SnapshotRows, SnapshotTape
 
 
@@ -120,19 +120,20 @@ class RunBooks:
         rows, bids, asks = taken.rows, taken.bids, taken.asks
         if not len(rows):
             return
-        books = rows["book"].astype(np.int64)
-        seqs = self._next_seqs(books)
+        seqs = np.empty(len(rows), np.int64)
+        number_rows(rows, self.seqs, seqs)
         begin = 0
-        for row, book, tick in self._grids.learn(books, rows, bids, asks):
-            if (books[begin:row] == book).any():
+        for row, book, tick in self._grids.learn(rows, bids, asks):
+            if (rows["book"][begin:row] == book).any():
                 part = slice(begin, row)
                 yield SnapshotBatch(run_id, rows[part], bids[part], asks[part], seqs[part], self.names)
                 begin = row
             track = self.track(book)
             track.name = track.name._replace(tick=tick)
             self._names = None
-        part = slice(begin, len(rows))
-        yield SnapshotBatch(run_id, rows[part], bids[part], asks[part], seqs[part], self.names)
+        if begin:
+            rows, bids, asks, seqs = rows[begin:], bids[begin:], asks[begin:], seqs[begin:]
+        yield SnapshotBatch(run_id, rows, bids, asks, seqs, self.names)
 
     def _touched(self) -> Flags:
         return with_room(self._tape.touched, len(self._known))[: len(self._known)]
@@ -195,22 +196,6 @@ class RunBooks:
                 for key, track in zip(self._market.keys, self._by_number, strict=True)
             )
         return self._names
-
-    def _next_seqs(self, books: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Number snapshots within their books. Cost: O(n log n), O(n) for one book."""
-        first = int(books[0])
-        if (books == first).all():
-            begin = int(self.seqs[first]) + 1
-            self.seqs[first] += len(books)
-            return np.arange(begin, begin + len(books), dtype=np.int64)
-        order = np.argsort(books, kind="stable")
-        in_order = books[order]
-        starts = np.flatnonzero(np.concatenate(([True], in_order[1:] != in_order[:-1])))
-        counts = np.diff(np.append(starts, len(books)))
-        seqs = np.empty(len(books), np.int64)
-        seqs[order] = np.arange(1, len(books) + 1) - np.repeat(starts, counts) + self.seqs[in_order]
-        self.seqs[in_order[starts]] += counts
-        return seqs
 
 
 def _first_of(key: BookKey, records: MboArray) -> int:

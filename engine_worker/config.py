@@ -13,6 +13,7 @@ from engine_worker.naming import Registered
 from history.models import Instrument
 from orderbook.book.market import BookKind
 from orderbook.book.mbo import BookKey
+from orderbook.book.snapshot_tape import SnapshotRule
 from replay.feed.stream import FramingName
 from replay.keys import feed_key
 
@@ -68,6 +69,11 @@ class EngineConfig:
     traces: bool
     """Whether spans go to the OpenTelemetry collector that the environment names."""
     version: str
+
+    @property
+    def rule(self) -> SnapshotRule:
+        """When a snapshot is due to be stored."""
+        return SnapshotRule(self.snapshot_every, self.snapshot_ms * 10**6, self.depth)
 
 
 def engine_config(registered: Mapping[str, Registered] | None = None) -> EngineConfig:

@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from engine_worker.engine import Engine
-from engine_worker.metrics import LEAST_BOUND_NS, LatencyHistogram
+from engine_worker.histogram import LEAST_BOUND_NS, LatencyHistogram
 from engine_worker.sinks.base import Sink
 from engine_worker.status import Feed
 from orderbook.book.anomaly import Anomaly

@@ -8,14 +8,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from orderbook.book.grid_kernel import first_off_grid
 from orderbook.book.price import infer_tick
+from orderbook.book.snapshot_kernel import first_off_grid
 from orderbook.book.snapshot_tape import DepthLevels
 from orderbook.book.tape import Rows
-
-Integers = npt.NDArray[np.int64]
 
 
 class Finer(NamedTuple):
@@ -41,17 +38,14 @@ class Grids:
             self._inferred = np.append(self._inferred, np.zeros(more, np.bool_))
         self.ticks[book], self._inferred[book] = tick, is_inferred
 
-    def learn(self, books: Integers, rows: Rows, bids: DepthLevels, asks: DepthLevels) -> Iterator[Finer]:
-        """Take in the prices of snapshots (as a SnapshotTape gives them) of these books, and yield what is news.
+    def learn(self, rows: Rows, bids: DepthLevels, asks: DepthLevels) -> Iterator[Finer]:
+        """Take in the prices of snapshots, as a SnapshotTape gives them, and yield what is news, in their order.
 
-        In the order of the rows. Nothing is looked at where every tick is registered; else see ``first_off_grid``.
+        Cost: that of ``first_off_grid``; nothing is looked at where every tick is registered.
         """
-        if not self._inferred[books].any():
-            return
-        counts = rows["bids"], rows["asks"]
         row = -1
-        while (row := first_off_grid(row + 1, books, *counts, bids, asks, self.ticks, self._inferred)) < len(books):
-            book = int(books[row])
-            prices = np.concatenate((bids[row, : counts[0][row], 0], asks[row, : counts[1][row], 0]))
+        while (row := first_off_grid(row + 1, rows, bids, asks, self.ticks, self._inferred)) < len(rows):
+            book = int(rows[row]["book"])
+            prices = np.concatenate((bids[row, : rows[row]["bids"], 0], asks[row, : rows[row]["asks"], 0]))
             self.ticks[book] = tick = int(np.gcd(self.ticks[book], infer_tick(prices)))
             yield Finer(row, book, tick)

@@ -9,22 +9,34 @@ from typing import Final
 
 from engine_worker.batch import SnapshotBatch
 from engine_worker.config import EngineConfig
-from engine_worker.metrics import ApplySampler, EngineCounters, LatencyHistogram
-from engine_worker.pass_times import PassTimes
-from engine_worker.run import Run, events_in
+from engine_worker.histogram import ApplySampler, LatencyHistogram
+from engine_worker.metrics import EngineCounters
+from engine_worker.pass_times import PassTimes, Waits
+from engine_worker.run import Run
 from engine_worker.sinks.base import Sink
 from engine_worker.stream_kinds import emptying_clears
 from orderbook.book.mbo import MboArray
+from orderbook.book.snapshot_tape import SnapshotRule
 
-# Snapshots are handed over behind the pass that wrote them, so a pass is short: some 0.15 ms. Each costs some 25 us;
-# with half as many records a snapshot waits 65 us instead of 90 (median), and the engine takes 11 instead of 14 M
-# records/s (`benchpipeline --snapshot-every 1000`, in turns, 2 shared cores).
-PASS_RECORDS: Final = 4096
-PASS_SNAPSHOTS: Final = 512
+LINGER: Final = 512
+"""Records, some 25 us, that a pass goes on behind its first snapshot where others may follow: a hand-over costs as much
+as that, however many snapshots it is of."""
+
+
+def linger(rule: SnapshotRule) -> int:
+    """Return how many records a pass goes on behind its first snapshot: none where no other is to be expected so soon.
+
+    >>> linger(SnapshotRule(1000, 0, 50)), linger(SnapshotRule(10, 0, 50)), linger(SnapshotRule(1000, 10**6, 50))
+    (0, 512, 512)
+    """
+    return 0 if rule.every > LINGER and not rule.every_ns else LINGER
 
 
 class Intake:
-    """Applies records pass by pass. Belongs to the feed thread."""
+    """Applies records pass by pass. Belongs to the feed thread.
+
+    A pass ends behind a snapshot, so that the stores have it at once, or where the records do.
+    """
 
     def __init__(self, config: EngineConfig, stores: Sequence[Sink[SnapshotBatch]], counters: EngineCounters) -> None:
         self.sampler = ApplySampler()
@@ -32,7 +44,8 @@ class Intake:
         """Of every snapshot of every run; the sampler has the same of ``apply``."""
         self._stores = stores
         self._counters = counters
-        self._pass_records = min(PASS_RECORDS, PASS_SNAPSHOTS * max(config.snapshot_every, 1))
+        self._linger = linger(config.rule)
+        self._waits = Waits()
 
     def take(self, run: Run, records: MboArray, now_ns: int) -> None:
         """Apply records up to MAX_MSGS, the clears among them that the streamer put in uncounted."""
@@ -51,6 +64,7 @@ class Intake:
         begun_ns = time.perf_counter_ns()
         run.market.snap_rest(run.tape)
         self._store(run, PassTimes(run.tape.records - 1, 1, begun_ns, time.perf_counter_ns()))
+        self._waits.note(run.snap_ns, self.snap_ns)
 
     def _apply(self, run: Run, records: MboArray, now_ns: int) -> None:
         if not len(records):
@@ -58,23 +72,25 @@ class Intake:
         room = run.room(len(records))
         self._counters.applied += room
         self._counters.ignored += len(records) - room
-        for begin in range(0, room, self._pass_records):
-            self._pass(run, records[begin : min(begin + self._pass_records, room)])
+        begin = 0
+        while begin < room:
+            begin += self._pass(run, records[begin:room])
+        self._waits.note(run.snap_ns, self.snap_ns)
         run.books.took(now_ns)
         if run.is_picture:
             run.books.introduce(records[room:])
         if room:
             run.count(room)
 
-    def _pass(self, run: Run, records: MboArray) -> None:
-        """Apply records in one go, and hand over the snapshots that fell due."""
+    def _pass(self, run: Run, records: MboArray) -> int:
+        """Apply records in one go, all or the first ones, and hand over what they have written. Returns how many."""
         first, begun_ns = run.tape.records, time.perf_counter_ns()
-        self.sampler.apply(run.market, records, run.tape)
-        times = PassTimes(first, len(records), begun_ns, time.perf_counter_ns())
-        run.books.admit(records)
+        done = self.sampler.apply(run.market, records, run.tape, self._linger)
+        times = PassTimes(first, done, begun_ns, time.perf_counter_ns())
+        run.books.admit(records[:done])
         self._store(run, times)
         self.sampler.note(run.apply_ns)
-        self._counters.events += events_in(records)
+        return done
 
     def _store(self, run: Run, times: PassTimes) -> None:
         """Hand over what the pass has written; a picture, and what was had before, is nothing to keep.
@@ -82,16 +98,17 @@ class Intake:
         Nor is what comes behind the end of a run.
         """
         taken = run.tape.take()
+        self._counters.events += taken.events
         if run.is_picture or run.finished:
             return
         run.trades.add(taken.trades)
-        if not len(taken.rows):
+        count = len(taken.rows)
+        if not count:
             return
         for batch in run.books.batches(run.run_id, taken):
             for sink in self._stores:
                 sink.offer(batch)
-        count = len(taken.rows)
-        encode_ns = sum(sink.encode_ns for sink in self._stores)
-        run.snap_ns.add_many(times.waited(taken.rows["record"], time.perf_counter_ns()) + encode_ns, self.snap_ns)
+        handed_ns = time.perf_counter_ns()
+        self._waits.add(taken.rows, times, handed_ns, sum(sink.encode_ns for sink in self._stores))
         run.snapshots += count
         self._counters.snapshots += count

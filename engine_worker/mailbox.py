@@ -135,15 +135,16 @@ class FifoMailbox(Mailbox[P]):
         self._taken = 0  # items at the head
 
     def offer(self, item: P) -> bool:
+        count, nbytes = len(item), item.nbytes
         with self.lock:
-            self._offered += len(item)
-            if self._closed or not self._has_room(item):
-                self.refused += len(item)
+            self._offered += count
+            if self._closed or not self._has_room(nbytes):
+                self.refused += count
                 return False
             self._items.append(item)
-            self._count += len(item)
-            self._bytes += item.nbytes
-            self._added(item)
+            self._count += count
+            self._bytes += nbytes
+            self._added(count)
             return True
 
     def take(self, timeout_s: float) -> list[P]:
@@ -155,12 +156,12 @@ class FifoMailbox(Mailbox[P]):
         with self.lock:
             self._taken = 0
 
-    def _has_room(self, item: P) -> bool:
-        return not self._bytes or self._bytes + item.nbytes <= self.capacity_bytes
+    def _has_room(self, nbytes: int) -> bool:
+        return not self._bytes or self._bytes + nbytes <= self.capacity_bytes
 
-    def _added(self, item: P) -> None:
+    def _added(self, count: int) -> None:
         """Wake the taker: only the first item and a full batch are worth it. Called under the lock."""
-        if len(self._items) == 1 or self._count - len(item) < self._batch <= self._count:
+        if len(self._items) == 1 or self._count - count < self._batch <= self._count:
             self._filled.notify()
 
     def _wait_for_batch(self, timeout_s: float) -> None:

@@ -138,14 +138,14 @@ class SpillMailbox(FifoMailbox[NamedRows]):
                 disk_capacity_bytes=self._spill.capacity_bytes,
             )
 
-    def _added(self, item: NamedRows) -> None:
-        super()._added(item)
+    def _added(self, count: int) -> None:
+        super()._added(count)
         if self._is_over():
             self._over.notify_all()
 
     def _may_take(self, item: NamedRows) -> bool:
         """Say whether there is room, or nothing that makes any: the disk is full or away, or the end has come."""
-        return self._has_room(item) or self._closed or bool(self.fault)
+        return self._has_room(item.nbytes) or self._closed or bool(self.fault)
 
     def _remove(self, items: int) -> None:
         super()._remove(items)

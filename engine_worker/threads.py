@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from engine_worker import histogram
 from engine_worker.config import EngineConfig
 from engine_worker.engine import Engine
 from engine_worker.exposition import EngineCollector, registry_of
@@ -26,7 +27,7 @@ from engine_worker.sinks.database import DatabaseSink, database_sink
 from engine_worker.sinks.jsonl import JsonlSink, jsonl_sink
 from engine_worker.sinks.mark_table import MarkTable
 from engine_worker.status import StatusReader, degraded_parts
-from orderbook.book import grid_kernel, market
+from orderbook.book import market, snapshot_kernel
 from orderbook.live import EngineStatus
 
 if TYPE_CHECKING:
@@ -165,7 +166,8 @@ def prefer_feed() -> None:
 def warm_up(config: EngineConfig) -> None:
     """Load or compile the kernels before the first record comes: about a second from the cache."""
     market.warm_up(config.book)
-    grid_kernel.warm_up()
+    snapshot_kernel.warm_up()
+    histogram.warm_up()
     if config.framing == "csv":
         # Loads a compiled decoder, which an engine of DBN does without.
         from replay.feed import csv_codec

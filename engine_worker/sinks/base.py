@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from engine_worker.backoff import backoff
+from engine_worker.histogram import LatencyHistogram
 from engine_worker.mailbox import Mailbox, Progress
-from engine_worker.metrics import LatencyHistogram, SinkCounters
+from engine_worker.metrics import SinkCounters
 
 T = TypeVar("T")
 Item = TypeVar("Item", contravariant=True)

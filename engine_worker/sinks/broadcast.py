@@ -18,8 +18,8 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from engine_worker.histogram import LatencyHistogram
 from engine_worker.mailbox import LatestMailbox
-from engine_worker.metrics import LatencyHistogram
 from engine_worker.sinks.base import SinkUnavailable, ThreadedSink, Written
 from engine_worker.trades import Traded
 from orderbook.book.encoding import book_message, encode_trades

@@ -12,7 +12,8 @@ import numpy as np
 
 from engine_worker.config import EngineConfig
 from engine_worker.engine import Engine
-from engine_worker.metrics import LatencyHistogram, SinkCounters
+from engine_worker.histogram import LatencyHistogram
+from engine_worker.metrics import SinkCounters
 from engine_worker.resumption import Resumption
 from engine_worker.sinks.broadcast import LiveBook
 from orderbook.book.mbo import MBO, MBO_LENGTH, MBO_RTYPE, UNDEF_PRICE, Action, Flags, MboArray, Side

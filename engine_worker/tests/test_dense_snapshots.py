@@ -80,9 +80,8 @@ def test_market_time_makes_snapshots_due_too(tmp_path: Path) -> None:
 def test_where_a_pass_is_cut_changes_nothing(tmp_path: Path, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = interleaved(session(1500), session(1500, seed=2, instrument_id=8))
     desks = []
-    for pass_records in (1 << 20, 1, 17):
-        monkeypatch.setattr(intake, "PASS_RECORDS", pass_records)
-        monkeypatch.setattr(intake, "PASS_SNAPSHOTS", pass_records)
+    for lingers in (1 << 20, 0, 17):
+        monkeypatch.setattr(intake, "LINGER", lingers)
         desk = Desk(tmp_path, snapshot_every=every)
         desk.feed(stream)
         desk.engine.end()

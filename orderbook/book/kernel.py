@@ -154,6 +154,7 @@ SHORT_OF_LADDER: Final = 3
 SHORT_OF_BOOKS: Final = 4  # the next record is the first of its instrument
 SHORT_OF_SENSE: Final = 5  # an audit failed
 SHORT_OF_ROWS: Final = 6  # a snapshot tape is full
+ENOUGH: Final = 7  # nothing is missing: what is written is to be taken first
 
 # Columns of ``books``. What every record reads comes first: 64 bytes.
 SEGMENTS: Final = 0  # start, count and capacity of the bids, then of the asks
@@ -205,6 +206,13 @@ NEWEST_COLUMNS: Final = 52
 HOLDS_CAUSE: Final = 1
 HOLDS_CLEAR: Final = 2
 HOLDS_SNAPSHOT: Final = 4
+
+# Places of ``SnapshotArrays.used``. Equal to orderbook.book.snapshot_tape by test; the first two are those of any tape.
+ROWS_USED: Final = 0
+TRADES_USED: Final = 1
+EVENTS_SEEN: Final = 2
+FIRST_ROW: Final = 3  # the first one that was not taken
+FIRST_TRADE: Final = 4
 
 # Columns of ``SnapshotArrays.states``. Equal to orderbook.book.snapshot_tape by test.
 TAKEN: Final = 0
@@ -1126,24 +1134,28 @@ def apply_timed(arena, only, records, start, clock, spent):
 
 
 @_outer
-def apply_snapshots(arena, records, start, tape, number, every, every_ns, clock, spent):
-    """As ``apply`` of many books, and write the snapshots that fall due, and the trades.
+def apply_snapshots(arena, records, start, tape, number, every, every_ns, linger, clock, spent):
+    """As ``apply`` of many books, and write the snapshots that fall due, and the trades; counts event ends.
 
-    Stops with SHORT_OF_ROWS before a record that might find no room. With as many ``spent`` as records it is written
-    as ``apply_timed`` does, the writing of snapshots left out. Cost: about as ``apply``, and O(depth) a snapshot.
+    Stops with SHORT_OF_ROWS before a record that might find no room, and with ENOUGH where ``linger`` records follow
+    the first snapshot on the tape. For the first len(spent) records ``spent`` is written as ``apply_timed`` does, the
+    writing of snapshots left out. Cost: about as ``apply``, and O(depth) a snapshot.
     """
-    timing = len(spent) > 0
     instrument, book = np.uint64(0), np.int64(NO)
-    if timing and clock[LAST_READING] == 0:
+    if len(spent) > 0 and clock[LAST_READING] == 0:
         clock[LAST_READING] = now_ns(clock)
-    for position in range(start, len(records)):
-        if tape.used[0] == len(tape.rows) or tape.used[1] == len(tape.trades):
+    stop = np.int64(len(records))
+    if tape.used[ROWS_USED] != tape.used[FIRST_ROW]:
+        stop = min(stop, max(tape.rows[_at(tape.used[FIRST_ROW])].record - number + 1 + linger, start + 1))
+    position, events = np.int64(start), np.int64(0)
+    while position < stop:
+        if tape.used[ROWS_USED] == len(tape.rows) or tape.used[TRADES_USED] == len(tape.trades):
             arena.pool[SHORT] = SHORT_OF_ROWS
-            return position
+            break
         instrument, book = _step(arena, NO, records, position, instrument, book)
         if book == NO:
-            return position
-        if timing:
+            break
+        if position < len(spent):
             after = now_ns(clock)
             spent[position] = after - clock[LAST_READING]
             clock[LAST_READING] = after
@@ -1153,11 +1165,19 @@ def apply_snapshots(arena, records, start, tape, number, every, every_ns, clock,
         tape.states[_at(book), SINCE] += np.int64((record.flags & SNAPSHOT) == 0 and record.action != CLEAR)
         if record.action == TRADE:
             _tape_trade(tape, record, number + position)
-        if (record.flags & LAST) != 0 and _is_due(arena, tape, book, every, every_ns):
-            _snap(arena, tape, book, number + position, every_ns)
-            if timing:
-                clock[LAST_READING] = now_ns(clock)
-    return len(records)
+        if (record.flags & LAST) != 0:
+            events += 1
+            if _is_due(arena, tape, book, every, every_ns):
+                _snap(arena, tape, book, number + position, every_ns)
+                if tape.used[ROWS_USED] == tape.used[FIRST_ROW] + 1:
+                    stop = min(stop, position + 1 + linger)
+                if position < len(spent):
+                    clock[LAST_READING] = now_ns(clock)
+        position += 1
+    tape.used[EVENTS_SEEN] += events
+    if position == stop:
+        arena.pool[SHORT] = ENOUGH
+    return position
 
 
 @_outer

@@ -18,7 +18,7 @@ from orderbook.book.protocol import Market, OrderBook
 from orderbook.book.reference import ReferenceBook
 from orderbook.book.reference_depth import ReferenceDepth
 from orderbook.book.reference_snapshots import write_record, write_snapshot
-from orderbook.book.snapshot_tape import SnapshotTape, require_times
+from orderbook.book.snapshot_tape import WITHOUT_END, SnapshotTape, require_times
 from orderbook.book.tape import Tape
 
 BookKind = Literal["kernel", "reference"]
@@ -125,20 +125,29 @@ class ReferenceMarket:
         tape.finish(records)
 
     def apply_snapshots(
-        self, records: MboArray, tape: SnapshotTape, times: npt.NDArray[np.int64] | None = None
-    ) -> None:
+        self,
+        records: MboArray,
+        tape: SnapshotTape,
+        times: npt.NDArray[np.int64] | None = None,
+        linger: int = WITHOUT_END,
+    ) -> int:
         """As ``apply``, and write the snapshots that fall due and the trades. Cost: about 20 us a record."""
         require_times(records, times)
+        done = 0
         for number, record in enumerate(records):
             begun = time.perf_counter_ns()
             key = BookKey(int(record["publisher_id"]), int(record["instrument_id"]))
             book = self.book(key)
             book.apply(np.expand_dims(record, 0))
-            if times is not None:
+            if times is not None and number < len(times):
                 times[number] = time.perf_counter_ns() - begun
             tape.reserve_books(len(self.keys))
             write_record(tape, number, record, book, self.keys.index(key))
-        tape.finish(records)
+            done += 1
+            if tape.lingered(done) >= linger:
+                break
+        tape.finish(done)
+        return done
 
     def snap_rest(self, tape: SnapshotTape) -> None:
         """Write a snapshot of each book at an event end that took records since its last one. Cost: O(books)."""

@@ -5,7 +5,19 @@ import numpy.typing as npt
 
 from orderbook.book.mbo import Action, Flags, Side
 from orderbook.book.reference import ReferenceBook
-from orderbook.book.snapshot_tape import BEST, BEST_COLUMNS, MAX_TS, NEXT_NS, RECORDS, SINCE, STORED, SnapshotTape
+from orderbook.book.snapshot_tape import (
+    BEST,
+    BEST_COLUMNS,
+    EVENTS_SEEN,
+    MAX_TS,
+    NEXT_NS,
+    RECORDS,
+    ROWS_USED,
+    SINCE,
+    STORED,
+    TRADES_USED,
+    SnapshotTape,
+)
 from orderbook.book.tape import NO_LEVEL, TRADE_ROW
 
 State = npt.NDArray[np.int64]
@@ -22,6 +34,7 @@ def write_record(tape: SnapshotTape, number: int, record: np.void, book: Referen
     if record["action"] == Action.TRADE:
         _write_trade(tape, number, record)
     if record["flags"] & Flags.LAST:
+        tape.used[EVENTS_SEEN] += 1
         # Both are asked, because both remember what they saw.
         due = _best_changed(state, book) if tape.rule.every == 0 else bool(state[SINCE] >= tape.rule.every)
         if _time_has_come(state, book.ts_recv, tape.rule.every_ns) or due:
@@ -31,7 +44,7 @@ def write_record(tape: SnapshotTape, number: int, record: np.void, book: Referen
 def write_snapshot(tape: SnapshotTape, number: int, book: ReferenceBook, place: int) -> None:
     """Write a book as it is behind a record; ``number`` counts from 0 in the current batch."""
     tape.reserve(1)
-    at, state, depth = int(tape.used[0]), tape.states[place], tape.rule.depth
+    at, state, depth = int(tape.used[ROWS_USED]), tape.states[place], tape.rule.depth
     row = tape.row_space[at : at + 1]
     bids, asks = book.levels(Side.BID, depth), book.levels(Side.ASK, depth)
     bid, ask = (each or NO_LEVEL for each in book.bbo())
@@ -41,7 +54,7 @@ def write_snapshot(tape: SnapshotTape, number: int, book: ReferenceBook, place: 
     row["ask_px"], row["ask_sz"], row["ask_ct"] = ask
     row["bids"], row["asks"] = len(bids), len(asks)
     tape.bid_space[at, : len(bids)], tape.ask_space[at, : len(asks)] = bids, asks
-    tape.used[0] += 1
+    tape.used[ROWS_USED] += 1
     state[SINCE], state[STORED] = 0, state[RECORDS]
     if tape.rule.every_ns and book.ts_recv < MAX_TS:
         state[NEXT_NS] = _whole_interval(book.ts_recv, tape.rule.every_ns)
@@ -75,8 +88,8 @@ def _whole_interval(ts: int, every_ns: int) -> int:
 
 def _write_trade(tape: SnapshotTape, number: int, record: np.void) -> None:
     tape.reserve(0, 1)
-    row = tape.trade_space[tape.used[1] : tape.used[1] + 1]
+    row = tape.trade_space[tape.used[TRADES_USED] : tape.used[TRADES_USED] + 1]
     row["record"] = tape.records + number
     for field in (TRADE_ROW.names or ())[1:]:
         row[field] = record[field]
-    tape.used[1] += 1
+    tape.used[TRADES_USED] += 1

@@ -33,6 +33,8 @@ MAX_EVERY: Final = 2**62
 MAX_EVERY_NS: Final = 10**18
 MAX_TS: Final = 2**62
 """Times from here on are not taken for times by rule 4."""
+WITHOUT_END: Final = 2**62
+"""So many records are never waited for: a market that lingers so long behind a snapshot applies all it was given."""
 
 SNAPSHOT_ROW: Final = np.dtype(
     [
@@ -55,6 +57,13 @@ SNAPSHOT_ROW: Final = np.dtype(
 )
 """One book behind one event; 88 bytes."""
 
+# Places of ``SnapshotTape.used``. Equal to those of the kernel by test.
+ROWS_USED: Final = 0
+TRADES_USED: Final = 1
+EVENTS_SEEN: Final = 2
+FIRST_ROW: Final = 3
+FIRST_TRADE: Final = 4
+
 # Columns of ``SnapshotTape.states``. Equal to those of the kernel by test.
 RECORDS: Final = 0  # taken with this tape
 SINCE: Final = 1  # counted since the last snapshot
@@ -65,7 +74,8 @@ STATE_COLUMNS: Final = 16
 BEST_COLUMNS: Final = 6
 
 _LEAST_ROWS: Final = 16
-_NO_TRADES: Final[Rows] = np.zeros(0, TRADE_ROW)
+_BLOCK_BYTES: Final = 1 << 20
+_BLOCK_TRADES: Final = 4096
 
 _Array = TypeVar("_Array", bound=npt.NDArray[Any])
 
@@ -85,7 +95,10 @@ class SnapshotRule(NamedTuple):
 
 
 class SnapshotRows(NamedTuple):
-    """Snapshots and trades in stream order. The arrays belong to whoever took them."""
+    """Snapshots and trades in stream order. Nobody writes to the arrays any more.
+
+    They may be parts of blocks, each of 1 MB or of twice what was on the tape, that live as long as one of their parts.
+    """
 
     rows: Rows
     """dtype SNAPSHOT_ROW."""
@@ -94,14 +107,16 @@ class SnapshotRows(NamedTuple):
     asks: DepthLevels
     trades: Rows
     """dtype TRADE_ROW."""
+    events: int
+    """How many events have ended."""
 
 
 class SnapshotTape:
     """What the books of one market wrote since the tape was made or last emptied. Not shared between threads.
 
     One a run: hand the same tape to every batch, and its counts are those of the run. Raises ValueError when the rule
-    is none. Memory: a row takes 88 + 48 x depth bytes, and there is room for at most twice as many as were ever waiting
-    to be taken.
+    is none. Memory: a row takes 88 + 48 x depth bytes. What is written lies in blocks: what is taken is a part of one,
+    and the next row comes behind it, in a new block where this one is full. Nothing is written twice or copied.
     """
 
     def __init__(self, rule: SnapshotRule) -> None:
@@ -115,8 +130,10 @@ class SnapshotTape:
         self.bid_space: DepthLevels = np.zeros((0, rule.depth, 3), np.int64)
         self.ask_space: DepthLevels = np.zeros((0, rule.depth, 3), np.int64)
         self.trade_space: Rows = np.zeros(0, TRADE_ROW)
-        self.used = np.zeros(2, np.int64)
-        """How many snapshots and how many trades are written; the rest is room."""
+        self.used = np.zeros(5, np.int64)
+        """How many snapshots and how many trades of the blocks are written, the rest is room; how many events ended
+        since the last ``take``; and which snapshot and which trade is the first that was not taken."""
+        self._block_rows = max(_BLOCK_BYTES // (SNAPSHOT_ROW.itemsize + 48 * rule.depth), _LEAST_ROWS)
         self.states = np.zeros((0, STATE_COLUMNS), np.int64)
         """What is known of each book, by its number; see the columns above."""
         self.touched = np.zeros(0, np.bool_)
@@ -128,27 +145,38 @@ class SnapshotTape:
     @property
     def rows(self) -> Rows:
         """The snapshots in stream order (dtype SNAPSHOT_ROW): a view that the next batch may replace."""
-        return self.row_space[: self.used[0]]
+        return self.row_space[self.used[FIRST_ROW] : self.used[ROWS_USED]]
 
     @property
     def bids(self) -> DepthLevels:
         """The bids of ``rows``, best first: a view that the next batch may replace."""
-        return self.bid_space[: self.used[0]]
+        return self.bid_space[self.used[FIRST_ROW] : self.used[ROWS_USED]]
 
     @property
     def asks(self) -> DepthLevels:
         """The asks of ``rows``, best first: a view that the next batch may replace."""
-        return self.ask_space[: self.used[0]]
+        return self.ask_space[self.used[FIRST_ROW] : self.used[ROWS_USED]]
 
     @property
     def trades(self) -> Rows:
         """The trades in stream order (dtype TRADE_ROW): a view that the next batch may replace."""
-        return self.trade_space[: self.used[1]]
+        return self.trade_space[self.used[FIRST_TRADE] : self.used[TRADES_USED]]
 
     @property
     def book_records(self) -> npt.NDArray[np.int64]:
         """By number of the book: the records it has taken with this tape, clears and pictures included. A view."""
         return self.states[:, RECORDS]
+
+    @property
+    def is_written(self) -> bool:
+        """Whether it holds a snapshot."""
+        return bool(self.used[ROWS_USED] > self.used[FIRST_ROW])
+
+    def lingered(self, applied: int) -> int:
+        """Return how many records follow the first snapshot once so many of a batch are applied; -1 without one."""
+        return (
+            self.records + applied - 1 - int(self.row_space["record"][self.used[FIRST_ROW]]) if self.is_written else -1
+        )
 
     def is_unsettled(self, book: int) -> bool:
         """Say whether a book took records since its last snapshot. Cost: O(1)."""
@@ -164,32 +192,41 @@ class SnapshotTape:
         self.reserve_books(len(states))
         self.states[:] = 0
         self.states[: len(states)] = states
-        self.used[:] = 0
+        self._forget()
 
     def take(self) -> SnapshotRows:
-        """Return what is written, as arrays of their own, and empty the tape. Cost: a copy, O(rows x depth)."""
-        rows, trades = self.used.tolist()
+        """Return what is written, and go on behind it. Cost: 2 us."""
+        rows, trades, events, first_row, first_trade = self.used.tolist()
         taken = SnapshotRows(
-            _copied(self.row_space[:rows]),
-            self.bid_space[:rows].copy(),
-            self.ask_space[:rows].copy(),
-            _copied(self.trade_space[:trades]) if trades else _NO_TRADES,
+            self.row_space[first_row:rows],
+            self.bid_space[first_row:rows],
+            self.ask_space[first_row:rows],
+            self.trade_space[first_trade:trades],
+            events,
         )
-        self.used[:] = 0
+        self._forget()
         return taken
 
     def reserve(self, rows: int, trades: int = 0) -> None:
-        """Make room for so many more snapshots and trades. Cost: O(what is written) when it grows."""
-        used_rows, used_trades = self.used.tolist()
+        """Make room for so many more snapshots and trades. Cost: O(what is not taken) when a new block is made."""
+        used_rows, used_trades, _, first_row, first_trade = self.used.tolist()
         if used_rows + rows > len(self.row_space):
-            room = max(used_rows + rows, 2 * used_rows, _LEAST_ROWS)
-            self.row_space = _longer(self.row_space, used_rows, room)
-            self.bid_space = _longer(self.bid_space, used_rows, room)
-            self.ask_space = _longer(self.ask_space, used_rows, room)
+            waiting = used_rows - first_row
+            room = max(waiting + rows, 2 * waiting, min(2 * len(self.row_space), self._block_rows), _LEAST_ROWS)
+            self.row_space = _new_block(self.row_space[first_row:used_rows], room)
+            self.bid_space = _new_block(self.bid_space[first_row:used_rows], room)
+            self.ask_space = _new_block(self.ask_space[first_row:used_rows], room)
+            self.used[FIRST_ROW], self.used[ROWS_USED] = 0, waiting
         if used_trades + trades > len(self.trade_space):
-            self.trade_space = _longer(
-                self.trade_space, used_trades, max(used_trades + trades, 2 * used_trades, _LEAST_ROWS)
-            )
+            waiting = used_trades - first_trade
+            room = max(waiting + trades, 2 * waiting, min(2 * len(self.trade_space), _BLOCK_TRADES), _LEAST_ROWS)
+            self.trade_space = _new_block(self.trade_space[first_trade:used_trades], room)
+            self.used[FIRST_TRADE], self.used[TRADES_USED] = 0, waiting
+
+    def _forget(self) -> None:
+        """Take it that all that is written is taken."""
+        self.used[EVENTS_SEEN] = 0
+        self.used[FIRST_ROW], self.used[FIRST_TRADE] = self.used[ROWS_USED], self.used[TRADES_USED]
 
     def reserve_books(self, books: int) -> None:
         """Make room for so many books in all. Cost: O(books) when it grows."""
@@ -198,16 +235,18 @@ class SnapshotTape:
             self.states = np.concatenate([self.states, np.zeros((books - known, STATE_COLUMNS), np.int64)])
             self.touched = np.concatenate([self.touched, np.zeros(books - known, np.bool_)])
 
-    def finish(self, records: MboArray) -> None:
-        """Note that a batch is applied."""
-        self.records += len(records)
+    def finish(self, records: int) -> None:
+        """Note that so many records are applied."""
+        self.records += records
 
 
 def require_times(records: MboArray, times: npt.NDArray[np.int64] | None) -> None:
-    """Raise ValueError when there is not one place, int64 and without gaps, for the time of each record."""
-    if times is not None and (times.dtype != np.int64 or times.shape != records.shape or not times.flags.carray):
+    """Raise ValueError when times are not places, int64 and without gaps, for those of at most all records."""
+    if times is not None and (
+        times.dtype != np.int64 or times.ndim != 1 or len(times) > len(records) or not times.flags.carray
+    ):
         found = f"{times.dtype} of shape {times.shape}, strides {times.strides}"
-        raise ValueError(f"expected an array for {len(records)} int64 times, found {found}")
+        raise ValueError(f"expected an array for at most {len(records)} int64 times, found {found}")
 
 
 def _require(name: str, value: int, least: int, most: int) -> None:
@@ -215,13 +254,9 @@ def _require(name: str, value: int, least: int, most: int) -> None:
         raise ValueError(f"expected {name} of a snapshot rule from {least} to {most}, found {value}")
 
 
-def _copied(rows: Rows) -> Rows:
-    """Return a copy; as bytes, because numpy copies records with named fields many times slower."""
-    return rows.view(np.uint8).copy().view(rows.dtype)
-
-
-def _longer(array: _Array, used: int, room: int) -> _Array:
-    longer: Any = np.zeros((room, *array.shape[1:]), array.dtype)  # not empty: no stray bytes leave in the gaps
-    longer[:used].view(np.uint8)[...] = array[:used].view(np.uint8)
-    grown: _Array = longer
-    return grown
+def _new_block(waiting: _Array, room: int) -> _Array:
+    """Return a block that begins with these: as bytes, numpy copies records with named fields many times slower."""
+    block: Any = np.zeros((room, *waiting.shape[1:]), waiting.dtype)  # not empty: no stray bytes leave in the gaps
+    block[: len(waiting)].view(np.uint8)[...] = waiting.view(np.uint8)
+    made: _Array = block
+    return made

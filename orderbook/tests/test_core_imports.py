@@ -14,7 +14,7 @@ MODULES = [f"orderbook.book.{module.name}" for module in pkgutil.iter_modules(or
 
 
 def test_the_core_loads_neither_django_nor_numba() -> None:
-    compiled = {"kernel", "arena", "kernel_book", "kernel_market", "json_kernel", "grid_kernel"}
+    compiled = {"kernel", "arena", "kernel_book", "kernel_market", "json_kernel", "snapshot_kernel"}
     names = ", ".join({module.name for module in pkgutil.iter_modules(orderbook.book.__path__)} - compiled)
     program = (
         f"from orderbook.book import {names}; import sys;"

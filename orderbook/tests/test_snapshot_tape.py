@@ -136,7 +136,8 @@ def test_the_rows_lie_as_writers_expect_them() -> None:
 
 
 def test_the_columns_of_the_kernel_are_those_of_the_tape() -> None:
-    names = ("SINCE", "NEXT_NS", "STORED", "BEST", "STATE_COLUMNS", "MAX_TS")
+    names = ["SINCE", "NEXT_NS", "STORED", "BEST", "STATE_COLUMNS", "MAX_TS"]
+    names += ["ROWS_USED", "TRADES_USED", "EVENTS_SEEN", "FIRST_ROW", "FIRST_TRADE"]
     assert [getattr(kernel, name) for name in names] == [getattr(snapshot_tape, name) for name in names]
     assert (kernel.TAKEN, kernel.TAPED_COLUMNS) == (snapshot_tape.RECORDS, snapshot_tape.BEST_COLUMNS)
     assert snapshot_tape.BEST + snapshot_tape.BEST_COLUMNS <= snapshot_tape.STATE_COLUMNS
@@ -161,7 +162,8 @@ def test_a_rule_that_is_none_is_refused(rule: SnapshotRule, evidence: str) -> No
 def test_a_new_tape_is_empty() -> None:
     tape = SnapshotTape(SnapshotRule(1, 0, 4))
     taken = tape.take()
-    assert [len(each) for each in taken] == [0, 0, 0, 0]
+    assert [len(part) for part in (taken.rows, taken.bids, taken.asks, taken.trades)] == [0, 0, 0, 0]
+    assert taken.events == 0
     assert (taken.rows.dtype, taken.trades.dtype, taken.bids.shape) == (SNAPSHOT_ROW, TRADE_ROW, (0, 4, 3))
     assert (tape.records, len(tape.book_records), len(tape.touched)) == (0, 0, 0)
 
@@ -394,12 +396,22 @@ def test_what_is_taken_is_not_written_to_again(market: Market) -> None:
     tape = SnapshotTape(SnapshotRule(1, 0, 2))
     market.apply_snapshots(stream(add("B", 100, 5, 1), record("T")), tape)
     taken = tape.take()
-    before = [each.tobytes() for each in taken]
+    arrays = (taken.rows, taken.bids, taken.asks, taken.trades)
+    before = [each.tobytes() for each in arrays]
     assert len(tape.rows) == len(tape.trades) == len(tape.bids) == 0
     market.apply_snapshots(stream(add("B", 101, 6, 2), record("T")), tape)
-    assert [each.tobytes() for each in taken] == before
-    assert tape.rows["record"].tolist() == [2, 3]
-    assert all(each.base is None or each.base.nbytes == each.nbytes for each in taken)
+    tape.set_back(tape.states.copy())
+    market.apply_snapshots(stream(add("B", 102, 7, 3), record("T")), tape)
+    assert [each.tobytes() for each in arrays] == before
+    assert tape.rows["record"].tolist() == [4, 5]
+
+
+def test_event_ends_are_counted_from_one_taking_to_the_next(market: Market) -> None:
+    tape = SnapshotTape(SnapshotRule(NEVER, 0, 1))
+    market.apply_snapshots(stream(record("N"), record("T", flags=0), add("B", 100, 5, 1)), tape)
+    assert [tape.take().events, tape.take().events] == [2, 0]
+    market.apply_snapshots(stream(of(TWO, record("N"))), tape)
+    assert tape.take().events == 1
 
 
 def test_what_was_applied_without_the_tape_is_not_counted_but_seen(market: Market) -> None:
@@ -461,10 +473,38 @@ def test_the_times_tell_how_long_each_record_took(market: Market) -> None:
     market.apply_snapshots(records[:0], tape, times[:0])
 
 
+def test_the_first_records_alone_may_be_timed(market: Market) -> None:
+    records = stream(*(add("B", n, 1, n) for n in range(1, 31)))
+    tape, times = SnapshotTape(SnapshotRule(1, 0, 5)), np.full(20, -1, np.int64)
+    assert market.apply_snapshots(records, tape, times[:10]) == 30
+    assert (times[:10] > 0).all() and (times[10:] == -1).all()
+    assert len(tape.rows) == 30
+
+
 @pytest.mark.parametrize("times", [np.zeros(3, np.int64), np.zeros(2, np.uint64), np.zeros(4, np.int64)[::2]])
-def test_times_without_a_place_for_each_record_are_refused(market: Market, times: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="expected an array for 2 int64 times, found .*int64 of shape"):
+def test_times_that_are_none_or_too_many_are_refused(market: Market, times: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expected an array for at most 2 int64 times, found .*int64 of shape"):
         market.apply_snapshots(stream(record("N"), record("N")), SnapshotTape(SnapshotRule(1, 0, 1)), times)
+
+
+@pytest.mark.parametrize(("linger", "stops"), [(0, [3, 6, 9, 10]), (1, [4, 7, 10]), (4, [7, 10]), (7, [10])])
+def test_a_market_stops_once_so_many_records_follow_the_first_snapshot(
+    market: Market, linger: int, stops: list[int]
+) -> None:
+    records = stream(*(add("B", n, 1, n) for n in range(1, 11)))
+    tape, found, done = SnapshotTape(SnapshotRule(3, 0, 1)), [], 0
+    while done < len(records):
+        done += market.apply_snapshots(records[done:], tape, None, linger)
+        found.append(done)
+        tape.take()
+    assert (found, tape.records) == (stops, 10)
+
+
+def test_a_market_goes_on_by_a_record_where_nobody_takes_what_it_has_written(market: Market) -> None:
+    records = stream(*(add("B", n, 1, n) for n in range(1, 6)))
+    tape = SnapshotTape(SnapshotRule(2, 0, 1))
+    assert [market.apply_snapshots(records[done:], tape, None, 0) for done in (0, 2, 3, 4)] == [2, 1, 1, 1]
+    assert tape.rows["record"].tolist() == [1, 3]
 
 
 # both markets, however the stream is cut
@@ -492,6 +532,18 @@ def pieces(kind: BookKind, parts: Sequence[MboArray], rule: SnapshotRule, take: 
     )
 
 
+def lingering(kind: BookKind, records: MboArray, rule: SnapshotRule, linger: int) -> list[MboArray]:
+    """Return a stream in the pieces in which a market applies it that lingers so long, and is taken from each time."""
+    market, tape = make_market(kind), SnapshotTape(rule)
+    parts, done = [], 0
+    while done < len(records):
+        count = market.apply_snapshots(records[done:], tape, None, linger)
+        parts.append(records[done : done + count])
+        done += count
+        tape.take()
+    return parts
+
+
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_both_markets_write_the_same_bytes_in_pieces_of_any_size(rule: SnapshotRule) -> None:
     records = busy_market(rule.every % 97 + rule.depth)
@@ -501,6 +553,9 @@ def test_both_markets_write_the_same_bytes_in_pieces_of_any_size(rule: SnapshotR
         parts = np.split(records, np.sort(rng.integers(0, len(records), cut)))
         assert pieces("kernel", parts, rule, take=cut % 2 == 1) == whole
     assert pieces("reference", np.array_split(records, 3), rule, take=True) == whole
+    for linger in (0, 3, 50):
+        assert pieces("kernel", stops := lingering("kernel", records, rule, linger), rule, take=True) == whole
+        assert list(map(len, stops)) == list(map(len, lingering("reference", records, rule, linger)))
     assert len(whole[0]) // SNAPSHOT_ROW.itemsize >= 4  # type: ignore[arg-type]
 
 
@@ -601,9 +656,12 @@ def test_it_is_compiled_once_whatever_the_records_come_from() -> None:
     assert len(kernel.apply_snapshots.signatures) == len(kernel.snap_rest.signatures) == 1
 
 
-def test_a_tape_has_room_for_little_more_than_waits_on_it() -> None:
+def test_a_block_has_a_megabyte_or_twice_what_waits() -> None:
     market, tape = make_market(), SnapshotTape(SnapshotRule(1, 0, 50))
     for n in range(1, 200):
         market.apply_snapshots(stream(*(add("B", 100 + i, 1, n * 100 + i) for i in range(50))), tape)
         assert len(tape.take().rows) == 50
-    assert 50 <= len(tape.row_space) == len(tape.bid_space) == len(tape.ask_space) <= 128
+        assert len(tape.row_space) == len(tape.bid_space) == len(tape.ask_space)
+        assert tape.row_space.nbytes + 2 * tape.bid_space.nbytes <= 1 << 20
+    market.apply_snapshots(stream(*(add("B", 100 + i, 1, 10**6 + i) for i in range(3000))), tape)
+    assert 3000 <= len(tape.row_space) <= 6000
