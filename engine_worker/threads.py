@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from engine_worker import histogram
+from engine_worker import histogram, stream_kinds
 from engine_worker.config import EngineConfig
 from engine_worker.engine import Engine
 from engine_worker.exposition import EngineCollector, registry_of
@@ -168,6 +168,7 @@ def warm_up(config: EngineConfig) -> None:
     market.warm_up(config.book)
     snapshot_kernel.warm_up()
     histogram.warm_up()
+    stream_kinds.warm_up()
     if config.framing == "csv":
         # Loads a compiled decoder, which an engine of DBN does without.
         from replay.feed import csv_codec

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine_worker.histogram import ApplySampler, LatencyHistogram
@@ -23,6 +23,7 @@ def test_short_durations_are_exact() -> None:
     assert [histogram.percentile(p) for p in (1, 50, 95, 99, 100)] == [1, 50, 95, 99, 100]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=50), st.floats(0.1, 100))
 def test_a_percentile_is_never_too_low_and_at_most_one_percent_too_high(values: list[int], percent: float) -> None:
     histogram = LatencyHistogram()
@@ -32,6 +33,7 @@ def test_a_percentile_is_never_too_low_and_at_most_one_percent_too_high(values: 
     assert histogram.max_ns == max(values)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-5, 2**45), max_size=50))
 def test_one_by_one_and_all_at_once_count_the_same(values: list[int]) -> None:
     singly, together = LatencyHistogram(), LatencyHistogram()
@@ -65,6 +67,7 @@ def test_the_sampler_applies_every_record_once_and_adds_the_time_of_decoding(kin
     assert histogram.percentile(1) >= 10**6
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**33), max_size=60))
 def test_what_is_below_a_bound_is_counted_to_a_250th_of_it(values: list[int]) -> None:
     histogram = LatencyHistogram()
