@@ -104,8 +104,8 @@ class Visit:
                 await self._take(message)
             return int(message.get("code") or GONE)
         finally:
-            for subscription in self._viewer.subscriptions.values():
-                self._hub.leave(subscription)
+            while self._viewer.subscriptions:  # each holds the viewer, which is to go now
+                self._hub.leave(self._viewer.subscriptions.popitem()[1])
 
     async def _take(self, message: dict[str, Any]) -> None:
         """Follow one request, or say why not. What comes behind our own close counts for nothing."""

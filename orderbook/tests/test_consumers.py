@@ -1,7 +1,10 @@
 """The consumer behind `/ws`: admission, requests, answers, books."""
 
+import asyncio
+import gc
 import json
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,6 +23,7 @@ from orderbook.live import group_name
 from orderbook.socket_counts import socket_counts
 from orderbook.socket_protocol import MESSAGES_PER_S
 from orderbook.tests.books import keep, message, push, snapshot
+from orderbook.viewer import Viewer
 from orderbook.visitors import place_of
 
 
@@ -321,3 +325,30 @@ async def test_our_own_close_is_counted_where_it_is_not_answered(ws: WebsocketCo
     assert (await ws.receive_json_from())["code"] == "too_big"
     await ws.disconnect(code=1006)
     assert socket_counts()["closed"] == before | {"1009": before.get("1009", 0) + 1}
+
+
+async def test_nothing_is_left_of_a_client_that_has_gone_without_a_collection_of_garbage(
+    empty_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Viewer]] = []
+
+    def noted(*arguments: Any) -> Viewer:
+        viewer = Viewer(*arguments)
+        made.append(weakref.ref(viewer))
+        return viewer
+
+    monkeypatch.setattr(consumers, "Viewer", noted)
+    keep(empty_redis, snapshot(1))
+    gc.disable()
+    try:
+        communicator = socket(User(username="ann"))
+        await communicator.connect()
+        await communicator.receive_json_from()
+        await ask(communicator, type="subscribe", push_ms=10)
+        assert (await communicator.receive_json_from())["seq"] == 1
+        await communicator.disconnect()
+        async with asyncio.timeout(30):
+            while made[0]() is not None:
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()

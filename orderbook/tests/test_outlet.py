@@ -92,6 +92,22 @@ def test_a_close_has_its_code_and_reason_and_nothing_follows(client: ClientConne
     assert closed.value.rcvd.reason == ("why: " + "x" * 500)[:MAX_REASON_BYTES]
 
 
+def test_nothing_is_left_of_clients_that_are_gone_without_a_collection_of_garbage(
+    daphne_port: int, client: ClientConnection
+) -> None:
+    for way in ("cut off", "closed", "closed by the server"):
+        with connect(f"ws://127.0.0.1:{daphne_port}/") as other:
+            assert other.recv(5) == "DaphneOutlet"
+            if way == "cut off":
+                other.socket.shutdown(socket.SHUT_RDWR)
+            elif way == "closed by the server":
+                ask(other, close=[Close.TOO_SLOW, way])
+                with pytest.raises(ConnectionClosed):
+                    other.recv(5)
+    ask(client, alone=True)
+    assert client.recv(30) == "so it is"
+
+
 async def test_without_daphne_messages_go_one_after_the_other_and_what_waits_is_known() -> None:
     sent: list[dict[str, Any]] = []
     taken = asyncio.Event()
