@@ -18,18 +18,18 @@ from engine_worker.stream_kinds import emptying_clears
 from orderbook.book.mbo import MboArray
 from orderbook.book.snapshot_tape import SnapshotRule
 
-LINGER: Final = 512
-"""Records, some 25 us, that a pass goes on behind its first snapshot where others may follow: a hand-over costs as much
-as that, however many snapshots it is of."""
+LINGER: Final = 1024
+"""Records, some 50 us, that a pass goes on behind its first snapshot where others may follow: a hand-over costs half as
+much as that, however many snapshots it is of."""
 
 
 def linger(rule: SnapshotRule) -> int:
     """Return how many records a pass goes on behind its first snapshot: none where no other is to be expected so soon.
 
     >>> linger(SnapshotRule(1000, 0, 50)), linger(SnapshotRule(10, 0, 50)), linger(SnapshotRule(1000, 10**6, 50))
-    (0, 512, 512)
+    (0, 1024, 1024)
     """
-    return 0 if rule.every > LINGER and not rule.every_ns else LINGER
+    return 0 if 2 * rule.every > LINGER and not rule.every_ns else LINGER
 
 
 class Intake:

@@ -17,7 +17,7 @@ from orderbook.book.encoding import LineEncoder
 QUEUE_BYTES: Final = 64 << 20  # of 50 levels a side: 27,000 snapshots
 BATCH_SNAPSHOTS: Final = 2_000
 BATCH_AGE_S: Final = 0.1
-ENCODED_TOGETHER: Final = 256
+ENCODED_TOGETHER: Final = 64
 _TAIL_BYTES: Final = 1 << 20
 
 

@@ -98,8 +98,11 @@ class KernelMarket:
                 clock,
                 spent,
             )
-            if self.arena.arrays.pool[kernel.SHORT] == kernel.ENOUGH:
+            short = self.arena.arrays.pool[kernel.SHORT]
+            if short == kernel.ENOUGH:
                 break
+            if short == kernel.SHORT_OF_ROWS and done and tape.is_written and linger < WITHOUT_END:
+                break  # what is taken needs not be copied into a new block
             self._provide(records, done, tape)
         tape.finish(done)
         return done

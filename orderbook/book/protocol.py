@@ -143,8 +143,8 @@ class Market(Protocol):
     ) -> int:
         """As ``apply``, and write the snapshots that fall due, and trades; the rules are in snapshot_tape.py.
 
-        Stops as soon as ``linger`` records follow the first snapshot on the tape, so that it can be taken, and returns
-        how many records are applied: at least one, if there is one.
+        Stops as soon as ``linger`` records follow the first snapshot on the tape, so that it can be taken, or somewhat
+        earlier; returns how many records are applied: at least one, if there is one.
         ``times`` gets how long each record took, ns, the reading of the clock included, the writing of snapshots not;
         a shorter one is of the first records. Raises ValueError when it is longer, or no array of int64.
         """
