@@ -5,14 +5,17 @@ full one does: the queue refuses what is newest, the slots replace. What was tak
 that it is done, so that nothing is between two places when a process dies.
 """
 
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable
 from itertools import islice
 from threading import Condition, Lock
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from engine_worker.metrics import SinkCounters
+
+_LEAST_LOOK_S: Final = 0.001
 
 T = TypeVar("T")
 
@@ -122,7 +125,8 @@ class Mailbox(ABC, Generic[T]):
 class FifoMailbox(Mailbox[P]):
     """A queue of at most ``capacity_bytes``, taken in batches of about ``batch`` snapshots, or once ``age_s`` old.
 
-    Full, it refuses. An item larger than all of it is taken into an empty one only.
+    Full, it refuses. An item larger than all of it is taken into an empty one only. The taker looks every ``age_s``:
+    to wake it up for the first item would take the giver longer than all else, and would have it wait for the GIL.
     """
 
     def __init__(self, capacity_bytes: int, batch: int, age_s: float) -> None:
@@ -160,13 +164,24 @@ class FifoMailbox(Mailbox[P]):
         return not self._bytes or self._bytes + nbytes <= self.capacity_bytes
 
     def _added(self, count: int) -> None:
-        """Wake the taker: only the first item and a full batch are worth it. Called under the lock."""
-        if len(self._items) == 1 or self._count - count < self._batch <= self._count:
+        """Wake the taker: only a full batch is worth it. Called under the lock."""
+        if self._count - count < self._batch <= self._count:
             self._filled.notify()
 
     def _wait_for_batch(self, timeout_s: float) -> None:
-        if self._filled.wait_for(lambda: self._items or self._closed, timeout_s):
-            self._filled.wait_for(lambda: self._count >= self._batch or self._closed, self._age_s)
+        """Wait for a full batch, or until what there is may be so old. Called under the lock."""
+        if self._has_some():
+            self._filled.wait_for(self._is_due, self._age_s)
+            return
+        end_s = time.monotonic() + timeout_s
+        while not self._has_some() and not self._closed and (left_s := end_s - time.monotonic()) > 0:
+            self._filled.wait_for(self._is_due, min(left_s, max(self._age_s, _LEAST_LOOK_S)))
+
+    def _has_some(self) -> bool:
+        return bool(self._items)
+
+    def _is_due(self) -> bool:
+        return self._count >= self._batch or self._closed
 
     def _take_head(self) -> list[P]:
         """Take whole items up to the first that makes the batch full."""

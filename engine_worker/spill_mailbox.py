@@ -155,9 +155,11 @@ class SpillMailbox(FifoMailbox[NamedRows]):
     def _is_over(self) -> bool:
         return self._bytes * 2 > self.capacity_bytes
 
-    def _wait_for_batch(self, timeout_s: float) -> None:
-        if self._filled.wait_for(lambda: self._items or self._on_disk or self._closed, timeout_s):
-            self._filled.wait_for(lambda: self._count >= self._batch or self._on_disk or self._closed, self._age_s)
+    def _has_some(self) -> bool:
+        return super()._has_some() or bool(self._on_disk)
+
+    def _is_due(self) -> bool:
+        return super()._is_due() or bool(self._on_disk)
 
     def _head_to_move(self) -> list[NamedRows]:
         """Return exactly what the taker has from memory, or whole items up to the size of a chunk."""

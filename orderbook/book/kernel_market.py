@@ -29,6 +29,7 @@ class KernelMarket:
         self.books: dict[BookKey, KernelBook] = {}
         self.keys: list[BookKey] = []
         self._newest = np.zeros((0, kernel.NEWEST_COLUMNS), np.int64)
+        self._clock = np.zeros(kernel.CLOCK_COLUMNS, np.int64)
 
     def apply(self, records: MboArray, tape: Tape | None = None) -> None:
         """Apply records of any books in stream order, without the GIL. Cost: about 3 us a call, 30-70 ns a record."""
@@ -83,7 +84,8 @@ class KernelMarket:
         require_times(records, times)
         records, done = usable(records), 0
         spent = _UNTIMED if times is None else times
-        clock = np.zeros(kernel.CLOCK_COLUMNS, np.int64)
+        clock = self._clock
+        clock[:] = 0
         tape.reserve_books(len(self.arena.arrays.books))
         while done < len(records):
             done = kernel.apply_snapshots(
