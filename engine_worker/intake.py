@@ -11,10 +11,10 @@ from engine_worker.batch import SnapshotBatch
 from engine_worker.config import EngineConfig
 from engine_worker.histogram import ApplySampler, LatencyHistogram
 from engine_worker.metrics import EngineCounters
-from engine_worker.pass_times import PassTimes, Waits
 from engine_worker.run import Run
 from engine_worker.sinks.base import Sink
 from engine_worker.stream_kinds import emptying_clears
+from engine_worker.waits import Waits
 from orderbook.book.mbo import MboArray
 from orderbook.book.snapshot_tape import SnapshotRule
 
@@ -61,9 +61,8 @@ class Intake:
 
     def finish(self, run: Run) -> None:
         """Hand over the last snapshot of each book that took records since it had one."""
-        begun_ns = time.perf_counter_ns()
         run.market.snap_rest(run.tape)
-        self._store(run, PassTimes(run.tape.records - 1, 1, begun_ns, time.perf_counter_ns()))
+        self._store(run)
         self._waits.note(run.snap_ns, self.snap_ns)
 
     def _apply(self, run: Run, records: MboArray, now_ns: int) -> None:
@@ -84,15 +83,13 @@ class Intake:
 
     def _pass(self, run: Run, records: MboArray) -> int:
         """Apply records in one go, all or the first ones, and hand over what they have written. Returns how many."""
-        first, begun_ns = run.tape.records, time.perf_counter_ns()
         done = self.sampler.apply(run.market, records, run.tape, self._linger)
-        times = PassTimes(first, done, begun_ns, time.perf_counter_ns())
         run.books.admit(records[:done])
-        self._store(run, times)
+        self._store(run)
         self.sampler.note(run.apply_ns)
         return done
 
-    def _store(self, run: Run, times: PassTimes) -> None:
+    def _store(self, run: Run) -> None:
         """Hand over what the pass has written; a picture, and what was had before, is nothing to keep.
 
         Nor is what comes behind the end of a run.
@@ -108,7 +105,7 @@ class Intake:
         for batch in run.books.batches(run.run_id, taken):
             for sink in self._stores:
                 sink.offer(batch)
-        handed_ns = time.perf_counter_ns()
-        self._waits.add(taken.rows, times, handed_ns, sum(sink.encode_ns for sink in self._stores))
+        handed_ns = time.monotonic_ns()
+        self._waits.add(taken.ended_ns, handed_ns, sum(sink.encode_ns for sink in self._stores))
         run.snapshots += count
         self._counters.snapshots += count

@@ -91,6 +91,7 @@ class SnapshotArrays(NamedTuple):
     rows: npt.NDArray[np.void]
     bids: npt.NDArray[np.int64]  # (rows, depth, 3)
     asks: npt.NDArray[np.int64]
+    ended: npt.NDArray[np.int64]  # (rows,): when the event had ended, ns of the monotonic clock
     trades: npt.NDArray[np.void]
     used: npt.NDArray[np.int64]
     states: npt.NDArray[np.int64]
@@ -884,11 +885,19 @@ def _whole_interval(ts, every_ns):
     return (ts // every_ns + 1) * every_ns
 
 
+@_outer
+def now_ns(clock):
+    """Return the monotonic clock, ns. ``clock`` is CLOCK_COLUMNS int64. Cost: about 20 ns."""
+    _clock_gettime(CLOCK_MONOTONIC, clock.ctypes)
+    return clock[0] * 1_000_000_000 + clock[1]
+
+
 @_inner
-def _snap(arena, tape, book, number, every_ns):
-    """Write a snapshot of a book behind record ``number``; there must be room. Cost: O(depth)."""
-    row = tape.used[0]
-    tape.used[0] += 1
+def _snap(arena, tape, book, number, every_ns, clock):
+    """Write a snapshot of a book behind record ``number``; there must be room. Cost: O(depth), 20 ns the clock."""
+    row = tape.used[ROWS_USED]
+    tape.used[ROWS_USED] += 1
+    tape.ended[_at(row)] = now_ns(clock)
     bid_key, bid_sz, bid_ct = _best(arena, book, BID)
     ask_key, ask_sz, ask_ct = _best(arena, book, ASK)
     ts_recv = arena.books[_at(book), TS_RECV]
@@ -1097,13 +1106,6 @@ def apply_depth(arena, records, start, tape, number):
 
 
 @_outer
-def now_ns(clock):
-    """Return the monotonic clock, ns. ``clock`` is CLOCK_COLUMNS int64. Cost: about 20 ns."""
-    _clock_gettime(CLOCK_MONOTONIC, clock.ctypes)
-    return clock[0] * 1_000_000_000 + clock[1]
-
-
-@_outer
 def read_clock(clock, spent):
     """Write what each of len(spent) readings of the clock took, ns: what every time of ``apply_timed`` includes."""
     before = now_ns(clock)
@@ -1168,7 +1170,7 @@ def apply_snapshots(arena, records, start, tape, number, every, every_ns, linger
         if (record.flags & LAST) != 0:
             events += 1
             if _is_due(arena, tape, book, every, every_ns):
-                _snap(arena, tape, book, number + position, every_ns)
+                _snap(arena, tape, book, number + position, every_ns, clock)
                 if tape.used[ROWS_USED] == tape.used[FIRST_ROW] + 1:
                     stop = min(stop, position + 1 + linger)
                 if position < len(spent):
@@ -1181,16 +1183,16 @@ def apply_snapshots(arena, records, start, tape, number, every, every_ns, linger
 
 
 @_outer
-def snap_rest(arena, tape, book, books, number, every_ns):
+def snap_rest(arena, tape, book, books, number, every_ns, clock):
     """Write a snapshot of each of books ``book`` to ``books`` that took records since its last, none in mid-event.
 
     Returns the first book that found no room, ``books`` when none did. Cost: O(books), O(depth) a snapshot.
     """
     while book < books:
         if tape.states[_at(book), TAKEN] > tape.states[_at(book), STORED] and arena.books[_at(book), FLAGS] & LAST:
-            if tape.used[0] == len(tape.rows):
+            if tape.used[ROWS_USED] == len(tape.rows):
                 return book
-            _snap(arena, tape, book, number, every_ns)
+            _snap(arena, tape, book, number, every_ns, clock)
         book += 1
     return book
 

@@ -114,7 +114,8 @@ class KernelMarket:
         tape.reserve_books(len(self.arena.arrays.books))
         book, last, every_ns = 0, tape.records - 1, tape.rule.every_ns
         while book < len(self.keys):
-            book = kernel.snap_rest(self.arena.arrays, _snapshot_arrays(tape), book, len(self.keys), last, every_ns)
+            arrays = _snapshot_arrays(tape)
+            book = kernel.snap_rest(self.arena.arrays, arrays, book, len(self.keys), last, every_ns, self._clock)
             if book < len(self.keys):
                 tape.reserve(1)
 
@@ -179,7 +180,14 @@ def _key_of(records: MboArray, number: int) -> BookKey:
 
 def _snapshot_arrays(tape: SnapshotTape) -> SnapshotArrays:
     return SnapshotArrays(
-        tape.row_space, tape.bid_space, tape.ask_space, tape.trade_space, tape.used, tape.states, tape.touched
+        tape.row_space,
+        tape.bid_space,
+        tape.ask_space,
+        tape.ended_space,
+        tape.trade_space,
+        tape.used,
+        tape.states,
+        tape.touched,
     )
 
 

@@ -1,5 +1,7 @@
 """What a snapshot tape is told of a ReferenceBook: the rules of snapshot_tape.py, written to be read. Floor 0."""
 
+import time
+
 import numpy as np
 import numpy.typing as npt
 
@@ -44,6 +46,7 @@ def write_record(tape: SnapshotTape, number: int, record: np.void, book: Referen
 def write_snapshot(tape: SnapshotTape, number: int, book: ReferenceBook, place: int) -> None:
     """Write a book as it is behind a record; ``number`` counts from 0 in the current batch."""
     tape.reserve(1)
+    tape.ended_space[tape.used[ROWS_USED]] = time.monotonic_ns()
     at, state, depth = int(tape.used[ROWS_USED]), tape.states[place], tape.rule.depth
     row = tape.row_space[at : at + 1]
     bids, asks = book.levels(Side.BID, depth), book.levels(Side.ASK, depth)

@@ -105,6 +105,8 @@ class SnapshotRows(NamedTuple):
     bids: DepthLevels
     """The best price first; what is behind the number of levels that the row tells is undefined."""
     asks: DepthLevels
+    ended_ns: npt.NDArray[np.int64]
+    """When the event of each snapshot had ended, ns of the monotonic clock: its levels are written behind that."""
     trades: Rows
     """dtype TRADE_ROW."""
     events: int
@@ -115,7 +117,7 @@ class SnapshotTape:
     """What the books of one market wrote since the tape was made or last emptied. Not shared between threads.
 
     One a run: hand the same tape to every batch, and its counts are those of the run. Raises ValueError when the rule
-    is none. Memory: a row takes 88 + 48 x depth bytes. What is written lies in blocks: what is taken is a part of one,
+    is none. Memory: a row takes 96 + 48 x depth bytes. What is written lies in blocks: what is taken is a part of one,
     and the next row comes behind it, in a new block where this one is full. Nothing is written twice or copied.
     """
 
@@ -129,6 +131,7 @@ class SnapshotTape:
         self.row_space: Rows = np.zeros(0, SNAPSHOT_ROW)
         self.bid_space: DepthLevels = np.zeros((0, rule.depth, 3), np.int64)
         self.ask_space: DepthLevels = np.zeros((0, rule.depth, 3), np.int64)
+        self.ended_space = np.zeros(0, np.int64)
         self.trade_space: Rows = np.zeros(0, TRADE_ROW)
         self.used = np.zeros(5, np.int64)
         """How many snapshots and how many trades of the blocks are written, the rest is room; how many events ended
@@ -201,6 +204,7 @@ class SnapshotTape:
             self.row_space[first_row:rows],
             self.bid_space[first_row:rows],
             self.ask_space[first_row:rows],
+            self.ended_space[first_row:rows],
             self.trade_space[first_trade:trades],
             events,
         )
@@ -216,6 +220,7 @@ class SnapshotTape:
             self.row_space = _new_block(self.row_space[first_row:used_rows], room)
             self.bid_space = _new_block(self.bid_space[first_row:used_rows], room)
             self.ask_space = _new_block(self.ask_space[first_row:used_rows], room)
+            self.ended_space = _new_block(self.ended_space[first_row:used_rows], room)
             self.used[FIRST_ROW], self.used[ROWS_USED] = 0, waiting
         if used_trades + trades > len(self.trade_space):
             waiting = used_trades - first_trade

@@ -1,5 +1,6 @@
 """The snapshot tape: which snapshots fall due, what they hold, and that both markets write the same."""
 
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -404,6 +405,15 @@ def test_what_is_taken_is_not_written_to_again(market: Market) -> None:
     market.apply_snapshots(stream(add("B", 102, 7, 3), record("T")), tape)
     assert [each.tobytes() for each in arrays] == before
     assert tape.rows["record"].tolist() == [4, 5]
+
+
+def test_each_snapshot_tells_when_its_event_had_ended(market: Market) -> None:
+    tape, before_ns = SnapshotTape(SnapshotRule(1, 0, 1)), time.monotonic_ns()
+    market.apply_snapshots(stream(*(add("B", n, 1, n) for n in range(1, 41))), tape)
+    market.apply_snapshots(stream(record("N", flags=0)), tape)
+    ended_ns = tape.take().ended_ns
+    assert len(ended_ns) == 40 and (np.diff(ended_ns) >= 0).all()
+    assert before_ns <= ended_ns[0] and ended_ns[-1] <= time.monotonic_ns()
 
 
 def test_event_ends_are_counted_from_one_taking_to_the_next(market: Market) -> None:

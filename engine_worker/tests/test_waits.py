@@ -6,27 +6,19 @@ from pathlib import Path
 import numpy as np
 
 from engine_worker.histogram import LatencyHistogram
-from engine_worker.pass_times import PassTimes, Waits
 from engine_worker.sinks.jsonl import JsonlWriter
 from engine_worker.tests.builders import Desk, session
-from orderbook.book.snapshot_tape import SNAPSHOT_ROW
-from orderbook.book.tape import Rows
+from engine_worker.waits import Waits
 
 
-def test_a_snapshot_waits_from_its_own_place_in_its_pass_and_for_its_encoding() -> None:
+def test_a_snapshot_waits_from_the_end_of_its_event_and_for_its_encoding() -> None:
     waits, histogram, other = Waits(), LatencyHistogram(), LatencyHistogram()
-    waits.add(rows_behind(1000, 1001, 1003), PassTimes(first=1000, records=4, begun_ns=50, ended_ns=150), 200, 0)
-    waits.add(rows_behind(1005), PassTimes(first=1004, records=2, begun_ns=1000, ended_ns=1020), 1030, 7)
+    waits.add(np.array([50, 75, 125]), 200, 0)
+    waits.add(np.array([1010]), 1030, 7)
     for _ in range(2):
         waits.note(histogram, other)
     assert [histogram.percentile(percent) for percent in (25, 50, 75, 100)] == [27, 75, 125, 150]
     assert histogram.count == other.count == 4
-
-
-def rows_behind(*records: int) -> Rows:
-    rows = np.zeros(len(records), SNAPSHOT_ROW)
-    rows["record"] = records
-    return rows
 
 
 def test_every_snapshot_of_a_replay_is_in_the_histogram(tmp_path: Path) -> None:
