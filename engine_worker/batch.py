@@ -4,7 +4,7 @@ A snapshot is a row and its levels; no object is made for one. ``snapshot`` show
 for whoever reads them one by one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +24,15 @@ class BookName(NamedTuple):
     key: BookKey
 
 
+class Block(NamedTuple):
+    """The arrays of one run that batches are parts of; snapshots come behind those that are there."""
+
+    rows: npt.NDArray[np.void]
+    bids: npt.NDArray[np.int64]
+    asks: npt.NDArray[np.int64]
+    seqs: npt.NDArray[np.int64]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SnapshotBatch:
     """Snapshots of one run in stream order, never written to again. They may be of several books."""
@@ -38,6 +47,16 @@ class SnapshotBatch:
     """Number of each snapshot within its book and run, from 1."""
     names: Sequence[BookName]
     """By number of the book, which is ``rows["book"]``; those that no row names have no symbol."""
+    block: Block | None = None
+    """What its arrays are a part of, from ``begin`` on."""
+    begin: int = 0
+
+    def followed_by(self, other: "SnapshotBatch") -> "SnapshotBatch | None":
+        """Return both as one, without a copy, where the other lies right behind this one; else None."""
+        end = self.begin + len(self.rows)
+        if self.block is None or self.block is not other.block or end != other.begin or self.names is not other.names:
+            return None
+        return part_of(self.run_id, self.block, self.begin, end + len(other.rows), self.names)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,27 +91,8 @@ class SnapshotBatch:
         )
 
 
-def merged(batches: Sequence[SnapshotBatch], most: int) -> Iterator[SnapshotBatch]:
-    """Yield the same snapshots in fewer batches, of which each that is put together has at most so many.
-
-    A batch costs whoever encodes it as much as several snapshots, and most have but a few. Cost: a copy.
-    """
-    begin = count = 0
-    for end, batch in enumerate(batches):
-        goes_on = batch.run_id == batches[begin].run_id and batch.names is batches[begin].names
-        if end > begin and not (goes_on and count + len(batch) <= most):
-            yield _joined(batches[begin:end])
-            begin, count = end, 0
-        count += len(batch)
-    if batches:
-        yield _joined(batches[begin:])
-
-
-def _joined(batches: Sequence[SnapshotBatch]) -> SnapshotBatch:
-    """Return several batches of one run and the same names as one."""
-    first = batches[0]
-    if len(batches) == 1:
-        return first
-    rows = np.concatenate([batch.rows.view(np.uint8) for batch in batches]).view(first.rows.dtype)
-    bids, asks = (np.concatenate([getattr(batch, side) for batch in batches]) for side in ("bids", "asks"))
-    return SnapshotBatch(first.run_id, rows, bids, asks, np.concatenate([b.seqs for b in batches]), first.names)
+def part_of(run_id: str, block: Block, begin: int, end: int, names: Sequence[BookName]) -> SnapshotBatch:
+    """Return the snapshots of a block from ``begin`` up to ``end``, without a copy. Cost: 2 us."""
+    part = slice(begin, end)
+    arrays = (block.rows[part], block.bids[part], block.asks[part], block.seqs[part])
+    return SnapshotBatch(run_id, *arrays, names, block, begin)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from engine_worker.batch import BookName, SnapshotBatch
+from engine_worker.batch import Block, BookName, SnapshotBatch, part_of
 from engine_worker.grids import Grids
 from engine_worker.naming import Names, Registered
 from engine_worker.tracks import Flags, SymbolOf, Track, Waiting, with_room
@@ -43,6 +43,7 @@ class RunBooks:
         self._by_number: list[Track | None] = []
         self._known: Flags = np.zeros(0, np.bool_)  # of which there is a track
         self._names: tuple[BookName, ...] | None = ()
+        self._block: Block | None = None
         self.seqs = np.zeros(0, np.int64)
         """Snapshots of each book so far, by its number."""
         self._standing: Flags = np.zeros(0, np.bool_)  # took something since the streamer last cleared them
@@ -117,23 +118,25 @@ class RunBooks:
 
     def batches(self, run_id: str, taken: SnapshotRows) -> Iterator[SnapshotBatch]:
         """Return snapshots as the stores get them: one batch, and one more wherever the tick of a book changes."""
-        rows, bids, asks = taken.rows, taken.bids, taken.asks
-        if not len(rows):
+        if not len(taken.rows):
             return
-        seqs = np.empty(len(rows), np.int64)
-        number_rows(rows, self.seqs, seqs)
-        begin = 0
-        for row, book, tick in self._grids.learn(rows, bids, asks):
-            if (rows["book"][begin:row] == book).any():
-                part = slice(begin, row)
-                yield SnapshotBatch(run_id, rows[part], bids[part], asks[part], seqs[part], self.names)
-                begin = row
+        block, begin, end = self._block_of(taken), taken.begin, taken.begin + len(taken.rows)
+        number_rows(taken.rows, self.seqs, block.seqs[begin:end])
+        for row, book, tick in self._grids.learn(taken.rows, taken.bids, taken.asks):
+            at = taken.begin + row
+            if (block.rows["book"][begin:at] == book).any():
+                yield part_of(run_id, block, begin, at, self.names)
+                begin = at
             track = self.track(book)
             track.name = track.name._replace(tick=tick)
             self._names = None
-        if begin:
-            rows, bids, asks, seqs = rows[begin:], bids[begin:], asks[begin:], seqs[begin:]
-        yield SnapshotBatch(run_id, rows, bids, asks, seqs, self.names)
+        yield part_of(run_id, block, begin, end, self.names)
+
+    def _block_of(self, taken: SnapshotRows) -> Block:
+        """Return the block of the tape that snapshots lie in, with place for their numbers."""
+        if self._block is None or self._block.rows is not taken.block.rows:
+            self._block = Block(*taken.block, np.zeros(len(taken.block.rows), np.int64))
+        return self._block
 
     def _touched(self) -> Flags:
         return with_room(self._tape.touched, len(self._known))[: len(self._known)]

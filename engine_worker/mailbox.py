@@ -30,6 +30,9 @@ class Parcel(Protocol):
     def nbytes(self) -> int:
         """Memory that it holds."""
 
+    def followed_by(self: "P", other: "P") -> "P | None":
+        """Return both as one, where that costs nothing; else None."""
+
 
 P = TypeVar("P", bound=Parcel)
 
@@ -145,7 +148,7 @@ class FifoMailbox(Mailbox[P]):
             if self._closed or not self._has_room(nbytes):
                 self.refused += count
                 return False
-            self._items.append(item)
+            self._append(item)
             self._count += count
             self._bytes += nbytes
             self._added(count)
@@ -159,6 +162,19 @@ class FifoMailbox(Mailbox[P]):
     def put_back(self) -> None:
         with self.lock:
             self._taken = 0
+
+    def _append(self, item: P) -> None:
+        """Let the newest item grow, if nobody holds it: fewer of them cost the taker less. Called under the lock."""
+        grown = self._items[-1].followed_by(item) if len(self._items) > self._held else None
+        if grown is None:
+            self._items.append(item)
+        else:
+            self._items[-1] = grown
+
+    @property
+    def _held(self) -> int:
+        """How many items at the head somebody has taken, and not yet settled. Called under the lock."""
+        return self._taken
 
     def _has_room(self, nbytes: int) -> bool:
         return not self._bytes or self._bytes + nbytes <= self.capacity_bytes

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from engine_worker.batch import BookName
+from engine_worker.batch import BookName, SnapshotBatch
 from orderbook.book.mbo import BookKey
 from orderbook.book.snapshot_tape import SNAPSHOT_ROW
 
@@ -18,16 +18,6 @@ _BIGINT_END: Final = 2**63
 Rows = npt.NDArray[np.void]
 
 
-class HasRows(Protocol):
-    """A SnapshotBatch is one."""
-
-    @property
-    def rows(self) -> Rows: ...
-
-    @property
-    def names(self) -> Sequence[BookName]: ...
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class NamedRows:
     """Best prices of some snapshots, never written to again."""
@@ -35,6 +25,16 @@ class NamedRows:
     rows: Rows
     """Shape (n,), dtype SNAPSHOT_ROW; ``book`` is an index of ``names``."""
     names: Sequence[BookName]
+    block: Rows | None = None
+    """What the rows are a part of, from ``begin`` on."""
+    begin: int = 0
+
+    def followed_by(self, other: "NamedRows") -> "NamedRows | None":
+        """Return both as one, without a copy, where the other lies right behind this one; else None."""
+        end = self.begin + len(self.rows)
+        if self.block is None or self.block is not other.block or end != other.begin or self.names is not other.names:
+            return None
+        return NamedRows(self.block[self.begin : end + len(other.rows)], self.names, self.block, self.begin)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -43,6 +43,11 @@ class NamedRows:
     def nbytes(self) -> int:
         """Memory of the rows; names are shared by many."""
         return self.rows.nbytes
+
+
+def named_rows(batch: SnapshotBatch) -> NamedRows:
+    """Return the rows of a batch, which do not keep its levels alive."""
+    return NamedRows(batch.rows, batch.names, None if batch.block is None else batch.block.rows, batch.begin)
 
 
 def joined(parts: Sequence[NamedRows]) -> NamedRows:

@@ -37,6 +37,7 @@ class SpillMailbox(FifoMailbox[NamedRows]):
         self._on_disk = 0  # snapshots in chunks
         self._spilled = 0
         self._moving = False
+        self._parts = 0  # items at the head that are being moved
         self._taken_chunks = 0
         self._taken_on_disk = 0  # snapshots in them
         self._moved = Condition(self.lock)
@@ -93,7 +94,7 @@ class SpillMailbox(FifoMailbox[NamedRows]):
                 self.fault = self.fault if self._is_over() else ""
                 return False
             parts = self._head_to_move()
-            self._moving = True
+            self._moving, self._parts = True, len(parts)
         whole = joined(parts)
         try:
             self._spill.append(packed(whole), len(whole))
@@ -108,7 +109,7 @@ class SpillMailbox(FifoMailbox[NamedRows]):
                 self._remove(len(parts))
                 self._on_disk += len(whole)
                 self._spilled += len(whole)
-            self._moving = False
+            self._moving, self._parts = False, 0
             self._moved.notify_all()
             self._filled.notify_all()
             self._has_left.notify_all()
@@ -154,6 +155,10 @@ class SpillMailbox(FifoMailbox[NamedRows]):
 
     def _is_over(self) -> bool:
         return self._bytes * 2 > self.capacity_bytes
+
+    @property
+    def _held(self) -> int:
+        return max(super()._held, self._parts)
 
     def _has_some(self) -> bool:
         return super()._has_some() or bool(self._on_disk)

@@ -16,9 +16,10 @@ from typing import Final
 
 from psycopg import Error, OperationalError, errors
 
+from engine_worker.batch import SnapshotBatch
 from engine_worker.copy_rows import COLUMNS, copy_bytes
 from engine_worker.mark import Mark
-from engine_worker.named_rows import HasRows, NamedRows, joined, storable
+from engine_worker.named_rows import NamedRows, joined, named_rows, storable
 from engine_worker.sinks.base import POLL_S, SinkUnavailable, ThreadedSink, Written
 from engine_worker.sinks.deadline import CONNECTION, DeadlineConnection, NoAnswer
 from engine_worker.sinks.mark_table import MarkTable
@@ -253,8 +254,8 @@ class DatabaseSink(ThreadedSink[NamedRows]):
         """Write the marks that are reached into a table. To be called before the start."""
         self._rows.marks, self._rows.reached = marks, reached
 
-    def offer(self, item: HasRows) -> None:
-        super().offer(NamedRows(item.rows, item.names))
+    def offer(self, item: SnapshotBatch) -> None:  # type: ignore[override]  # it keeps less than it is given
+        super().offer(named_rows(item))
 
     @property
     def degraded(self) -> str:

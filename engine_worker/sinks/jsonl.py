@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from engine_worker.batch import SnapshotBatch, merged
+from engine_worker.batch import SnapshotBatch
 from engine_worker.mailbox import FifoMailbox
 from engine_worker.mark import FilePlace
 from engine_worker.sinks.base import SinkUnavailable, ThreadedSink, Written
@@ -17,7 +17,6 @@ from orderbook.book.encoding import LineEncoder
 QUEUE_BYTES: Final = 64 << 20  # of 50 levels a side: 27,000 snapshots
 BATCH_SNAPSHOTS: Final = 2_000
 BATCH_AGE_S: Final = 0.1
-ENCODED_TOGETHER: Final = 64
 _TAIL_BYTES: Final = 1 << 20
 
 
@@ -112,7 +111,7 @@ class JsonlWriter:
             return
         end = self._whole
         writing_ns, begun_ns = 0, time.perf_counter_ns()
-        for lines in self._encoder.encode(merged(batch, ENCODED_TOGETHER)):
+        for lines in self._encoder.encode(batch):
             encoded_ns = time.perf_counter_ns()
             end += len(lines)
             while lines:

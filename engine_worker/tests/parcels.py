@@ -10,6 +10,9 @@ class Parcel(list[int]):
     def nbytes(self) -> int:
         return len(self)
 
+    def followed_by(self, other: "Parcel") -> "Parcel | None":
+        return None
+
 
 def parcels(numbers: Iterable[int], size: int = 1) -> list[Parcel]:
     """Cut numbers into parcels."""

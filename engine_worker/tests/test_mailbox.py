@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import NamedTuple
 
 import pytest
 
@@ -93,6 +94,40 @@ def test_a_batch_that_is_full_does_not_wait_for_its_age(size: int) -> None:
         box.offer(parcel)
     taker.join(30)
     assert batches[0][:4] == [1, 2, 3, 4]
+
+
+class Span(NamedTuple):
+    """Numbers from one on that can grow."""
+
+    begin: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.begin
+
+    @property
+    def nbytes(self) -> int:
+        return len(self)
+
+    def followed_by(self, other: "Span") -> "Span | None":
+        return Span(self.begin, other.end) if other.begin == self.end else None
+
+
+def test_an_item_grows_by_what_follows_it_until_somebody_takes_it() -> None:
+    box = FifoMailbox[Span](100, batch=2, age_s=0)
+    for begin, end in [(0, 1), (1, 3), (5, 6), (6, 7)]:
+        assert box.offer(Span(begin, end))
+    assert box.take(0) == [(0, 3)]
+    assert box.offer(Span(7, 8))
+    box.put_back()
+    assert box.take(0) == [(0, 3)]
+    box.settle(3)
+    assert box.take(0) == [(5, 8)]
+    assert box.offer(Span(8, 9))
+    box.settle(3)
+    assert box.take(0) == [(8, 9)]
+    box.settle(1)
+    assert (box.counters.offered, box.counters.written, box.counters.queue_bytes) == (7, 7, 0)
 
 
 def test_the_slots_keep_the_newest_of_each_key_and_count_the_rest() -> None:

@@ -179,16 +179,7 @@ def _key_of(records: MboArray, number: int) -> BookKey:
 
 
 def _snapshot_arrays(tape: SnapshotTape) -> SnapshotArrays:
-    return SnapshotArrays(
-        tape.row_space,
-        tape.bid_space,
-        tape.ask_space,
-        tape.ended_space,
-        tape.trade_space,
-        tape.used,
-        tape.states,
-        tape.touched,
-    )
+    return SnapshotArrays(*tape.block, tape.ended_space, tape.trade_space, tape.used, tape.states, tape.touched)
 
 
 def warm_up() -> None:

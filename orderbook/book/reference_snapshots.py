@@ -48,7 +48,7 @@ def write_snapshot(tape: SnapshotTape, number: int, book: ReferenceBook, place: 
     tape.reserve(1)
     tape.ended_space[tape.used[ROWS_USED]] = time.monotonic_ns()
     at, state, depth = int(tape.used[ROWS_USED]), tape.states[place], tape.rule.depth
-    row = tape.row_space[at : at + 1]
+    row = tape.block.rows[at : at + 1]
     bids, asks = book.levels(Side.BID, depth), book.levels(Side.ASK, depth)
     bid, ask = (each or NO_LEVEL for each in book.bbo())
     row["record"], row["records"], row["book"] = tape.records + number, state[RECORDS], place
@@ -56,7 +56,7 @@ def write_snapshot(tape: SnapshotTape, number: int, book: ReferenceBook, place: 
     row["bid_px"], row["bid_sz"], row["bid_ct"] = bid
     row["ask_px"], row["ask_sz"], row["ask_ct"] = ask
     row["bids"], row["asks"] = len(bids), len(asks)
-    tape.bid_space[at, : len(bids)], tape.ask_space[at, : len(asks)] = bids, asks
+    tape.block.bids[at, : len(bids)], tape.block.asks[at, : len(asks)] = bids, asks
     tape.used[ROWS_USED] += 1
     state[SINCE], state[STORED] = 0, state[RECORDS]
     if tape.rule.every_ns and book.ts_recv < MAX_TS:

@@ -94,6 +94,14 @@ class SnapshotRule(NamedTuple):
     """Levels a side that are written, 1 to MAX_DEPTH."""
 
 
+class SnapshotBlock(NamedTuple):
+    """The arrays that snapshots are written into, one behind the other; what is written is not written to again."""
+
+    rows: Rows
+    bids: DepthLevels
+    asks: DepthLevels
+
+
 class SnapshotRows(NamedTuple):
     """Snapshots and trades in stream order. Nobody writes to the arrays any more.
 
@@ -111,6 +119,9 @@ class SnapshotRows(NamedTuple):
     """dtype TRADE_ROW."""
     events: int
     """How many events have ended."""
+    block: SnapshotBlock
+    """Where the snapshots lie, from ``begin`` on: what is taken next may lie right behind them."""
+    begin: int
 
 
 class SnapshotTape:
@@ -128,9 +139,8 @@ class SnapshotTape:
         self.rule = rule
         self.records = 0
         """Records applied with this tape."""
-        self.row_space: Rows = np.zeros(0, SNAPSHOT_ROW)
-        self.bid_space: DepthLevels = np.zeros((0, rule.depth, 3), np.int64)
-        self.ask_space: DepthLevels = np.zeros((0, rule.depth, 3), np.int64)
+        no_levels: DepthLevels = np.zeros((0, rule.depth, 3), np.int64)
+        self.block = SnapshotBlock(np.zeros(0, SNAPSHOT_ROW), no_levels, no_levels)
         self.ended_space = np.zeros(0, np.int64)
         self.trade_space: Rows = np.zeros(0, TRADE_ROW)
         self.used = np.zeros(5, np.int64)
@@ -148,17 +158,17 @@ class SnapshotTape:
     @property
     def rows(self) -> Rows:
         """The snapshots in stream order (dtype SNAPSHOT_ROW): a view that the next batch may replace."""
-        return self.row_space[self.used[FIRST_ROW] : self.used[ROWS_USED]]
+        return self.block.rows[self.used[FIRST_ROW] : self.used[ROWS_USED]]
 
     @property
     def bids(self) -> DepthLevels:
         """The bids of ``rows``, best first: a view that the next batch may replace."""
-        return self.bid_space[self.used[FIRST_ROW] : self.used[ROWS_USED]]
+        return self.block.bids[self.used[FIRST_ROW] : self.used[ROWS_USED]]
 
     @property
     def asks(self) -> DepthLevels:
         """The asks of ``rows``, best first: a view that the next batch may replace."""
-        return self.ask_space[self.used[FIRST_ROW] : self.used[ROWS_USED]]
+        return self.block.asks[self.used[FIRST_ROW] : self.used[ROWS_USED]]
 
     @property
     def trades(self) -> Rows:
@@ -177,9 +187,7 @@ class SnapshotTape:
 
     def lingered(self, applied: int) -> int:
         """Return how many records follow the first snapshot once so many of a batch are applied; -1 without one."""
-        return (
-            self.records + applied - 1 - int(self.row_space["record"][self.used[FIRST_ROW]]) if self.is_written else -1
-        )
+        return self.records + applied - 1 - int(self.rows["record"][0]) if self.is_written else -1
 
     def is_unsettled(self, book: int) -> bool:
         """Say whether a book took records since its last snapshot. Cost: O(1)."""
@@ -201,12 +209,14 @@ class SnapshotTape:
         """Return what is written, and go on behind it. Cost: 2 us."""
         rows, trades, events, first_row, first_trade = self.used.tolist()
         taken = SnapshotRows(
-            self.row_space[first_row:rows],
-            self.bid_space[first_row:rows],
-            self.ask_space[first_row:rows],
+            self.block.rows[first_row:rows],
+            self.block.bids[first_row:rows],
+            self.block.asks[first_row:rows],
             self.ended_space[first_row:rows],
             self.trade_space[first_trade:trades],
             events,
+            self.block,
+            first_row,
         )
         self._forget()
         return taken
@@ -214,12 +224,12 @@ class SnapshotTape:
     def reserve(self, rows: int, trades: int = 0) -> None:
         """Make room for so many more snapshots and trades. Cost: O(what is not taken) when a new block is made."""
         used_rows, used_trades, _, first_row, first_trade = self.used.tolist()
-        if used_rows + rows > len(self.row_space):
+        if used_rows + rows > len(self.block.rows):
             waiting = used_rows - first_row
-            room = max(waiting + rows, 2 * waiting, min(2 * len(self.row_space), self._block_rows), _LEAST_ROWS)
-            self.row_space = _new_block(self.row_space[first_row:used_rows], room)
-            self.bid_space = _new_block(self.bid_space[first_row:used_rows], room)
-            self.ask_space = _new_block(self.ask_space[first_row:used_rows], room)
+            room = max(waiting + rows, 2 * waiting, min(2 * len(self.block.rows), self._block_rows), _LEAST_ROWS)
+            self.block = SnapshotBlock(
+                _new_block(self.rows, room), _new_block(self.bids, room), _new_block(self.asks, room)
+            )
             self.ended_space = _new_block(self.ended_space[first_row:used_rows], room)
             self.used[FIRST_ROW], self.used[ROWS_USED] = 0, waiting
         if used_trades + trades > len(self.trade_space):

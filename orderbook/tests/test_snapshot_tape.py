@@ -672,7 +672,7 @@ def test_a_block_has_a_megabyte_or_twice_what_waits() -> None:
     for n in range(1, 200):
         market.apply_snapshots(stream(*(add("B", 100 + i, 1, n * 100 + i) for i in range(50))), tape)
         assert len(tape.take().rows) == 50
-        assert len(tape.row_space) == len(tape.bid_space) == len(tape.ask_space)
-        assert tape.row_space.nbytes + 2 * tape.bid_space.nbytes <= 1 << 20
+        assert len(tape.block.rows) == len(tape.block.bids) == len(tape.block.asks)
+        assert sum(space.nbytes for space in tape.block) <= 1 << 20
     market.apply_snapshots(stream(*(add("B", 100 + i, 1, 10**6 + i) for i in range(3000))), tape)
-    assert 3000 <= len(tape.row_space) <= 6000
+    assert 3000 <= len(tape.block.rows) <= 6000
