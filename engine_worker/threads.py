@@ -66,11 +66,11 @@ class EngineThreads:
             self.engine = self._tracing.engine(config, stores, self.live, resumption=resumption)
             for sink in self.sinks:
                 self._tracing.watch(sink, lambda: self.engine.shown.run_id)
-        self._feed = FeedClient(config.host, config.port, feed_of(config, resumption.known))
+        self.feed = FeedClient(config.host, config.port, feed_of(config, resumption.known))
         self._metrics = MetricsServer(config.metrics_host, config.metrics_port, self._pages())
         self._status = self.status_reader()
         self._stop = Event()
-        self._thread = Thread(target=self.engine.run, args=(self._feed, self._stop), name="feed", daemon=True)
+        self._thread = Thread(target=self.engine.run, args=(self.feed, self._stop), name="feed", daemon=True)
 
     def start(self) -> None:
         warm_up(self.engine.config)
@@ -84,18 +84,16 @@ class EngineThreads:
 
     def status_reader(self) -> StatusReader:
         """Return another one, whose rates are over its own looks."""
-        return StatusReader(self.engine, self.sinks, self._feed, self._metrics)
+        return StatusReader(self.engine, self.sinks, self.feed, self._metrics)
 
     def _pages(self) -> Pages:
-        registry = registry_of(
-            EngineCollector(self.engine, self.sinks, self._feed, self.live.publish_ns, self._tracing)
-        )
+        registry = registry_of(EngineCollector(self.engine, self.sinks, self.feed, self.live.publish_ns, self._tracing))
         return {
             "/metrics": lambda: Page(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(registry)),
             "/livez": lambda: livez([] if self._stop.is_set() else self.dead_threads()),
             "/readyz": lambda: readyz(
                 "stopping" if self._stop.is_set() else self.engine.state,
-                degraded_parts(self.engine, self.sinks, self._feed, self._metrics),
+                degraded_parts(self.engine, self.sinks, self.feed, self._metrics),
             ),
         }
 

@@ -96,13 +96,13 @@ def _outcome(threads: Any, replay: int, lasts_s: float, cpu_s: float) -> Outcome
     """Wait until a replay, numbered from 1, is over and stored, and return what it came to."""
     from engine_worker.results import benchmark_line
 
-    engine, status, looks = threads.engine, threads.status_reader(), _Looks()
+    engine, looks = threads.engine, _Looks()
 
     def is_over() -> bool:
         if engine.counters.runs < replay:
             return False
         if not engine.shown.finished:
-            looks.note(status()["lag_records"] > 0)
+            looks.note(threads.feed.lag().records > 0)  # a look costs the feed thread nothing
         return bool(engine.shown.finished and engine.shown.over)
 
     _wait(is_over, lasts_s)
