@@ -63,7 +63,7 @@ class SnapshotBatch:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the arrays."""
+        """Memory of the arrays. A part of a block keeps all of it, 1 MB, which it mostly shares with its neighbours."""
         return self.rows.nbytes + self.bids.nbytes + self.asks.nbytes + self.seqs.nbytes
 
     def __getitem__(self, part: slice) -> "SnapshotBatch":

@@ -1,7 +1,7 @@
 """The feed thread: records in, books kept, snapshots out. Floor 3.
 
 ``run`` is a loop of named steps that take values; tests call the steps without a socket or a thread. What arrives is
-applied in one compiled pass, which writes the snapshots that fall due: no step costs Python time by record. Nothing
+applied in compiled passes, which write the snapshots that fall due: no step costs Python time by record. Nothing
 here waits for a file, a database or Redis: snapshots are handed over to sinks.
 """
 

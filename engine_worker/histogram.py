@@ -75,7 +75,7 @@ class LatencyHistogram:
 class ApplySampler:
     """Applies records, and times a few of them, at most once a millisecond.
 
-    At low rates that is every record; at high ones those just behind a wait, whose caches are cold.
+    At low rates that is every record; at high ones those just behind a wait or a hand-over, whose caches are cold.
     """
 
     def __init__(self) -> None:

@@ -128,8 +128,9 @@ class Mailbox(ABC, Generic[T]):
 class FifoMailbox(Mailbox[P]):
     """A queue of at most ``capacity_bytes``, taken in batches of about ``batch`` snapshots, or once ``age_s`` old.
 
-    Full, it refuses. An item larger than all of it is taken into an empty one only. The taker looks every ``age_s``:
-    to wake it up for the first item would take the giver longer than all else, and would have it wait for the GIL.
+    Full, it refuses all that comes until something has left: what is dropped is one stretch. An item larger than all of
+    it is taken into an empty one only. The taker looks every ``age_s``, and takes what it finds then: to wake it up for
+    the first item would take the giver longer than all else, and would have it wait for the GIL.
     """
 
     def __init__(self, capacity_bytes: int, batch: int, age_s: float) -> None:
@@ -140,6 +141,7 @@ class FifoMailbox(Mailbox[P]):
         self._items: deque[P] = deque()
         self._count = 0  # snapshots in them
         self._taken = 0  # items at the head
+        self._refuses = False
 
     def offer(self, item: P) -> bool:
         count, nbytes = len(item), item.nbytes
@@ -147,6 +149,7 @@ class FifoMailbox(Mailbox[P]):
             self._offered += count
             if self._closed or not self._has_room(nbytes):
                 self.refused += count
+                self._refuses = bool(self._items)
                 return False
             self._append(item)
             self._count += count
@@ -177,7 +180,7 @@ class FifoMailbox(Mailbox[P]):
         return self._taken
 
     def _has_room(self, nbytes: int) -> bool:
-        return not self._bytes or self._bytes + nbytes <= self.capacity_bytes
+        return not self._refuses and (not self._bytes or self._bytes + nbytes <= self.capacity_bytes)
 
     def _added(self, count: int) -> None:
         """Wake the taker: only a full batch is worth it. Called under the lock."""
@@ -215,6 +218,7 @@ class FifoMailbox(Mailbox[P]):
         self._taken = 0
 
     def _remove(self, items: int) -> None:
+        self._refuses = self._refuses and not items
         for _ in range(items):
             item = self._items.popleft()
             self._count -= len(item)

@@ -18,9 +18,9 @@ SNAPSHOT: Final = 1 << 5
 
 
 @njit(cache=True)
-def first_clear(records, begin):
-    """Return the index of the first clear from ``begin`` on; the length when there is none. Cost: 0.5 ns a record."""
-    for index in range(begin, len(records)):
+def first_clear(records):
+    """Return the index of the first clear; the length when there is none. Cost: 0.5 ns a record."""
+    for index in range(len(records)):
         if records[index].action == CLEAR:
             return index
     return len(records)

@@ -156,7 +156,7 @@ def feed_of(config: EngineConfig, known: Callable[[], Known] | None = None) -> E
 def prefer_feed() -> None:
     """Let the feed thread have the interpreter back sooner when a pass is over, in this whole process.
 
-    Python's 5 ms would be how long other threads may keep it: six passes of a feed at full speed.
+    Python's 5 ms would be how long other threads may keep it: fifty snapshots of a feed at full speed.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 

@@ -53,6 +53,16 @@ def test_a_parcel_larger_than_the_queue_is_taken_into_an_empty_one_only() -> Non
     assert not box.offer(Parcel(range(9)))
 
 
+def test_a_queue_that_has_refused_refuses_until_something_has_left() -> None:
+    box = Queue(4, batch=1, age_s=0)
+    assert [box.offer(Parcel(size * [1])) for size in (1, 2, 2, 1)] == [True, True, False, False]
+    assert numbers(box.take(0)) == [1]
+    assert not box.offer(Parcel([1]))
+    box.settle(1)
+    assert box.offer(Parcel([1]))
+    assert (box.counters.offered, box.counters.dropped, box.counters.pending) == (8, 4, 3)
+
+
 def test_a_closed_queue_takes_nothing_and_keeps_what_is_inside() -> None:
     box = Queue(10, batch=1, age_s=0)
     box.offer(Parcel([1]))

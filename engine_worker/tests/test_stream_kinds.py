@@ -38,7 +38,10 @@ def test_every_look_finds_what_numpy_finds(rows: list[tuple[str, int, int, int, 
     both, last = np.uint8(Flags.SNAPSHOT | Flags.LAST), np.uint8(Flags.LAST)
     emptying = ((records["flags"] & both) == last) | (records["flags"] == both)
     plain = is_plain(records)
-    assert channelless_clears(records) == np.flatnonzero(clears & (records["channel_id"] == UNDEF_CHANNEL)).tolist()
+    assert (
+        channelless_clears(records).tolist()
+        == np.flatnonzero(clears & (records["channel_id"] == UNDEF_CHANNEL)).tolist()
+    )
     assert emptying_clears(records) == np.flatnonzero(clears & emptying & (records["sequence"] == 0)).tolist()
     assert first_plain(records) == next(iter(np.flatnonzero(plain)), len(records))
     of_none = np.flatnonzero(plain)

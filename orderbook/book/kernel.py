@@ -148,7 +148,7 @@ SHORT: Final = 7
 FREE_SEGMENT: Final = 8  # heads of the lists of free segments, one list for each doubling of MIN_SEGMENT
 POOL_COLUMNS: Final = 48
 
-# Values of pool[SHORT]: why the kernel stopped.
+# Values of pool[SHORT]: why the kernel stopped; ENOUGH also where nothing is left.
 SHORT_OF_NODES: Final = 1
 SHORT_OF_LEVELS: Final = 2
 SHORT_OF_LADDER: Final = 3

@@ -144,7 +144,7 @@ class ReferenceMarket:
             tape.reserve_books(len(self.keys))
             write_record(tape, number, record, book, self.keys.index(key))
             done += 1
-            if tape.lingered(done) >= linger:
+            if tape.is_written and tape.records + number - int(tape.rows["record"][0]) >= linger:
                 break
         tape.finish(done)
         return done

@@ -46,7 +46,7 @@ def write_record(tape: SnapshotTape, number: int, record: np.void, book: Referen
 def write_snapshot(tape: SnapshotTape, number: int, book: ReferenceBook, place: int) -> None:
     """Write a book as it is behind a record; ``number`` counts from 0 in the current batch."""
     tape.reserve(1)
-    tape.ended_space[tape.used[ROWS_USED]] = time.monotonic_ns()
+    tape.ended_space[tape.used[ROWS_USED]] = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     at, state, depth = int(tape.used[ROWS_USED]), tape.states[place], tape.rule.depth
     row = tape.block.rows[at : at + 1]
     bids, asks = book.levels(Side.BID, depth), book.levels(Side.ASK, depth)

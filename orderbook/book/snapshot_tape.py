@@ -74,6 +74,7 @@ STATE_COLUMNS: Final = 16
 BEST_COLUMNS: Final = 6
 
 _LEAST_ROWS: Final = 16
+_ROW_BYTES: Final = SNAPSHOT_ROW.itemsize + 8  # with its time, without its levels
 _BLOCK_BYTES: Final = 1 << 20
 _BLOCK_TRADES: Final = 4096
 
@@ -105,7 +106,8 @@ class SnapshotBlock(NamedTuple):
 class SnapshotRows(NamedTuple):
     """Snapshots and trades in stream order. Nobody writes to the arrays any more.
 
-    They may be parts of blocks, each of 1 MB or of twice what was on the tape, that live as long as one of their parts.
+    They may be parts of blocks, together of 1 MB or of twice what was on the tape, which live as long as one of their
+    parts.
     """
 
     rows: Rows
@@ -146,7 +148,7 @@ class SnapshotTape:
         self.used = np.zeros(5, np.int64)
         """How many snapshots and how many trades of the blocks are written, the rest is room; how many events ended
         since the last ``take``; and which snapshot and which trade is the first that was not taken."""
-        self._block_rows = max(_BLOCK_BYTES // (SNAPSHOT_ROW.itemsize + 48 * rule.depth), _LEAST_ROWS)
+        self._block_rows = max(_BLOCK_BYTES // (_ROW_BYTES + 48 * rule.depth), _LEAST_ROWS)
         self.states = np.zeros((0, STATE_COLUMNS), np.int64)
         """What is known of each book, by its number; see the columns above."""
         self.touched = np.zeros(0, np.bool_)
@@ -184,10 +186,6 @@ class SnapshotTape:
     def is_written(self) -> bool:
         """Whether it holds a snapshot."""
         return bool(self.used[ROWS_USED] > self.used[FIRST_ROW])
-
-    def lingered(self, applied: int) -> int:
-        """Return how many records follow the first snapshot once so many of a batch are applied; -1 without one."""
-        return self.records + applied - 1 - int(self.rows["record"][0]) if self.is_written else -1
 
     def is_unsettled(self, book: int) -> bool:
         """Say whether a book took records since its last snapshot. Cost: O(1)."""

@@ -550,7 +550,7 @@ def lingering(kind: BookKind, records: MboArray, rule: SnapshotRule, linger: int
         count = market.apply_snapshots(records[done:], tape, None, linger)
         parts.append(records[done : done + count])
         done += count
-        assert done == len(records) or 0 <= tape.lingered(0) <= linger
+        assert done == len(records) or 0 <= tape.records - 1 - int(tape.rows["record"][0]) <= linger
         tape.take()
     return parts
 
