@@ -254,8 +254,8 @@ class DatabaseSink(ThreadedSink[NamedRows]):
         """Write the marks that are reached into a table. To be called before the start."""
         self._rows.marks, self._rows.reached = marks, reached
 
-    def offer(self, item: SnapshotBatch) -> None:  # type: ignore[override]  # it keeps less than it is given
-        super().offer(named_rows(item))
+    def offer(self, item: SnapshotBatch | NamedRows) -> None:
+        super().offer(item if isinstance(item, NamedRows) else named_rows(item))
 
     @property
     def degraded(self) -> str:
