@@ -28,7 +28,7 @@ def test_an_operator_starts_and_stops_a_replay(
     page.get_by_label("Skip idle").check()
     page.get_by_role("button", name="Start").dblclick()
     expect(state).to_have_text("replaying")
-    expect(page.locator("#announcement")).to_have_text("Replay replaying")
+    expect(page.locator("#announcement")).to_contain_text("Replay replaying")
     assert control.asked == [
         ("start", {"pace": {"records_per_s": 50000}, "skip_idle_s": None, "dataset": "CLX5.dbn"}),
         ("stop", {}),
@@ -67,7 +67,7 @@ def test_every_control_of_the_transport_asks_for_its_command(
     pause = page.get_by_role("button", name="Pause")
     pause.click()
     expect(pause).to_have_attribute("aria-pressed", "true")
-    expect(page.locator("#announcement")).to_have_text("Replay paused")
+    expect(page.locator("#announcement")).to_contain_text("Replay paused")
     pause.click()
     expect(pause).to_have_attribute("aria-pressed", "false")
     assert control.asked == [("pause", {}), ("resume", {})]
@@ -82,7 +82,7 @@ def test_every_control_of_the_transport_asks_for_its_command(
     for kind in ["trade", "crossing", "anomaly"]:
         page.get_by_role("button", name=f"Next {kind}").click()
         assert control.told(1) == [("seek", {"next": kind})]
-    expect(page.locator("#announcement")).to_have_text(
+    expect(page.locator("#announcement")).to_contain_text(
         "Record 19\u202f106 of 38\u202f212, 50.0 %, 20:12:07.118\u202f204\u202f551"
     )
     for typed, place in [

@@ -9,6 +9,7 @@ import { Ladder } from "./ladder.js";
 import { DepthPlot, Trail, depthSum } from "./plot.js";
 import { BookSocket } from "./socket.js";
 
+const ANNOUNCEMENTS = 5; // that stay in the log
 const STALE_MS = 2000;
 const CALM_PAINT_MS = 500; // for people who asked for less motion
 const STATES = {
@@ -174,7 +175,12 @@ function clearProblem() {
 function announce(text) {
   if (text === announced) return;
   announced = text;
-  part("announcement").textContent = text[0].toUpperCase() + text.slice(1);
+  // A line of its own in a log: two announcements at one moment are both read, in their order.
+  const line = document.createElement("p");
+  line.textContent = text[0].toUpperCase() + text.slice(1);
+  const log = part("announcement");
+  log.append(line);
+  while (log.children.length > ANNOUNCEMENTS) log.firstElementChild.remove();
 }
 
 function write(id, text) {
