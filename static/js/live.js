@@ -133,7 +133,7 @@ function showQuotes() {
   badge.dataset.state = state;
   badge.title = meaning;
   badge.textContent = word;
-  announce(`Book ${word}`);
+  announce(word.startsWith("book") ? word : `Book ${word}`);
 }
 
 function showSide(side, level, decimals) {
