@@ -4,6 +4,7 @@ import random
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,26 @@ def test_what_the_taker_holds_moves_first_and_is_released_when_it_is_done(tmp_pa
     assert box.counters.on_disk == 0
     assert drained(box) == list(range(6, 13))
     assert closes(box.counters)
+
+
+def test_what_is_on_its_way_to_the_disk_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = batch(14).rows
+    names = batch(1).names
+    box, spill = box_of(tmp_path), Spill.append
+
+    def offer_next(number: int) -> None:
+        assert box.offer(NamedRows(whole[number - 1 : number], names, whole, number - 1))
+
+    def append_meanwhile(self: Spill, *chunk: Any) -> None:
+        offer_next(13)
+        spill(self, *chunk)
+
+    for number in range(1, 13):
+        offer_next(number)
+    monkeypatch.setattr(Spill, "append", append_meanwhile)
+    assert box.move(0)
+    offer_next(14)
+    assert drained(box) == list(range(1, 15))
 
 
 def test_what_the_taker_puts_back_after_it_moved_comes_first_from_the_disk(tmp_path: Path) -> None:
