@@ -1,4 +1,4 @@
-"""What the stores get: the snapshots of one pass over the stream, as arrays. Floor 3.
+"""What the stores get: snapshots as arrays, parts of the blocks that a market writes. Floor 3.
 
 A snapshot is a row and its levels; no object is made for one. ``snapshot`` shows one as the object that it stands for,
 for whoever reads them one by one.
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from orderbook.book.mbo import BookKey
 from orderbook.book.snapshot import BookSnapshot
+from orderbook.book.snapshot_tape import SnapshotBlock
 
 
 class BookName(NamedTuple):
@@ -24,13 +25,23 @@ class BookName(NamedTuple):
     key: BookKey
 
 
-class Block(NamedTuple):
-    """The arrays of one run that batches are parts of; snapshots come behind those that are there."""
+@dataclass(slots=True, eq=False)
+class Stretch:
+    """Snapshots of one run that lie one behind the other in one block, of books that are called the same throughout."""
 
-    rows: npt.NDArray[np.void]
-    bids: npt.NDArray[np.int64]
-    asks: npt.NDArray[np.int64]
-    seqs: npt.NDArray[np.int64]
+    run_id: str
+    block: SnapshotBlock
+    names: Sequence[BookName]
+    begin: int = 0
+    end: int = 0
+    """Where it ends, once there is a next one."""
+    next: "Stretch | None" = None
+
+    def part(self, begin: int, end: int) -> "SnapshotBatch":
+        """Return the snapshots from ``begin`` up to ``end``, places in the block, without a copy. Cost: 2 us."""
+        rows, bids, asks, seqs, _ = self.block
+        part = slice(begin, end)
+        return SnapshotBatch(self.run_id, rows[part], bids[part], asks[part], seqs[part], self.names, self, begin)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,16 +58,16 @@ class SnapshotBatch:
     """Number of each snapshot within its book and run, from 1."""
     names: Sequence[BookName]
     """By number of the book, which is ``rows["book"]``; those that no row names have no symbol."""
-    block: Block | None = None
-    """What its arrays are a part of, from ``begin`` on."""
+    stretch: Stretch | None = None
+    """What it is a part of, from ``begin`` on."""
     begin: int = 0
 
     def followed_by(self, other: "SnapshotBatch") -> "SnapshotBatch | None":
         """Return both as one, without a copy, where the other lies right behind this one; else None."""
         end = self.begin + len(self.rows)
-        if self.block is None or self.block is not other.block or end != other.begin or self.names is not other.names:
+        if self.stretch is None or self.stretch is not other.stretch or end != other.begin:
             return None
-        return part_of(self.run_id, self.block, self.begin, end + len(other.rows), self.names)
+        return self.stretch.part(self.begin, end + len(other.rows))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -89,10 +100,3 @@ class SnapshotBatch:
             asks=self.asks[index, : row["asks"]].copy(),
             key=name.key,
         )
-
-
-def part_of(run_id: str, block: Block, begin: int, end: int, names: Sequence[BookName]) -> SnapshotBatch:
-    """Return the snapshots of a block from ``begin`` up to ``end``, without a copy. Cost: 2 us."""
-    part = slice(begin, end)
-    arrays = (block.rows[part], block.bids[part], block.asks[part], block.seqs[part])
-    return SnapshotBatch(run_id, *arrays, names, block, begin)

@@ -12,7 +12,6 @@ from threading import Event
 from typing import Final
 
 from engine_worker.anomalies import Anomalies
-from engine_worker.batch import SnapshotBatch
 from engine_worker.catch_up import Astray
 from engine_worker.config import EngineConfig
 from engine_worker.connection import Connection, FeedInterrupted
@@ -26,6 +25,7 @@ from engine_worker.resumption import Resumption
 from engine_worker.run import Run
 from engine_worker.sinks.base import Sink
 from engine_worker.sinks.broadcast import LiveBook
+from engine_worker.sinks.store import Store
 from engine_worker.stream_kinds import first_plain
 from engine_worker.tracks import SymbolOf
 from orderbook.book.market import make_market
@@ -43,7 +43,7 @@ class Engine:
     def __init__(
         self,
         config: EngineConfig,
-        stores: Sequence[Sink[SnapshotBatch]],
+        stores: Sequence[Store],
         live: Sink[LiveBook],
         clock_ns: Callable[[], int] = time.monotonic_ns,
         resumption: Resumption | None = None,

@@ -86,14 +86,14 @@ class ApplySampler:
         self._sample = _NO_TIMES
         self._due = 0
 
-    def apply(self, market: Market, records: MboArray, tape: SnapshotTape, linger: int) -> int:
+    def apply(self, market: Market, records: MboArray, tape: SnapshotTape) -> int:
         """Apply records as ``Market.apply_snapshots`` does. Returns how many: at least one, if there is one."""
         now = time.perf_counter_ns()
         if now < self._due:
-            return market.apply_snapshots(records, tape, None, linger)
+            return market.apply_snapshots(records, tape)
         self._due = now + _SAMPLE_EVERY_NS
         times = np.zeros(min(len(records), _SAMPLE_RECORDS), np.int64)
-        done = market.apply_snapshots(records, tape, times, linger)
+        done = market.apply_snapshots(records, tape, times)
         self._sample = times[:done]
         return done
 

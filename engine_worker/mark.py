@@ -18,7 +18,7 @@ from engine_worker.trail import Spot
 from orderbook.book.mbo import BookKey
 from orderbook.book.snapshot_tape import STATE_COLUMNS
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 _CRC_BYTES: Final = 4
 _LENGTH_BYTES: Final = 4
 MOST_BYTES: Final = 64 << 20
@@ -49,8 +49,6 @@ class Mark:
     """By number of the book; without a symbol where no record has named it."""
     states: npt.NDArray[np.int64]
     """Of the snapshot tape: a row for each of the first books."""
-    seqs: npt.NDArray[np.int64]
-    """Snapshots of each book in the run."""
     feed: FilePlace | None = None
     """Where the feed file was, or somewhat before; None without one."""
 
@@ -61,7 +59,7 @@ class Mark:
 
 def first_mark(feed: FilePlace | None) -> Mark:
     """Return the mark of an engine that has had nothing yet."""
-    return Mark(0, None, 0, (), np.zeros((0, STATE_COLUMNS), np.int64), np.zeros(0, np.int64), feed)
+    return Mark(0, None, 0, (), np.zeros((0, STATE_COLUMNS), np.int64), feed)
 
 
 class MarkDamaged(Exception):
@@ -85,8 +83,8 @@ def packed(mark: Mark, names: str | None = None) -> bytes:
         "feed": mark.feed, "books": len(mark.states),
     }  # fmt: skip
     head = f'{json.dumps(about)[:-1]}, "names": {names_text(mark.names) if names is None else names}}}'.encode()
-    arrays = (np.ascontiguousarray(array, np.int64).tobytes() for array in (mark.states, mark.seqs))
-    body = zlib.compress(b"".join((len(head).to_bytes(_LENGTH_BYTES, "little"), head, *arrays)), 1)
+    states = np.ascontiguousarray(mark.states, np.int64).tobytes()
+    body = zlib.compress(b"".join((len(head).to_bytes(_LENGTH_BYTES, "little"), head, states)), 1)
     return bytes([_VERSION, STATE_COLUMNS]) + zlib.crc32(body).to_bytes(_CRC_BYTES, "little") + body
 
 
@@ -101,10 +99,8 @@ def unpacked(data: bytes) -> Mark:
         mark = _read(_inflated(body))
     except (ValueError, KeyError, TypeError, IndexError, OverflowError, zlib.error) as error:
         raise MarkDamaged(f"expected the content of a mark, found {type(error).__name__}: {error}") from error
-    if max(len(mark.states), len(mark.seqs)) > len(mark.names):
-        raise MarkDamaged(
-            f"expected a mark of {len(mark.names)} books, found {len(mark.states)} states and {len(mark.seqs)} counts"
-        )
+    if len(mark.states) > len(mark.names):
+        raise MarkDamaged(f"expected a mark of {len(mark.names)} books, found {len(mark.states)} states")
     return mark
 
 
@@ -122,16 +118,14 @@ def _read(raw: bytes) -> Mark:
     end = _LENGTH_BYTES + int.from_bytes(raw[:_LENGTH_BYTES], "little")
     head = json.loads(raw[_LENGTH_BYTES:end])
     numbers = np.frombuffer(raw, np.int64, offset=end)
-    cells = int(head["books"]) * STATE_COLUMNS
-    if not 0 <= cells <= len(numbers):
+    if int(head["books"]) * STATE_COLUMNS != len(numbers):
         raise ValueError(f"the states of {head['books']} books in {len(numbers)} numbers")
     return Mark(
         replay_id=int(head["replay_id"]),
         spot=_spot(*head["spot"]) if head["spot"] else None,
         records=int(head["records"]),
         names=tuple(BookName(str(symbol), int(tick), BookKey(*map(int, key))) for symbol, tick, key in head["names"]),
-        states=numbers[:cells].reshape(-1, STATE_COLUMNS),
-        seqs=numbers[cells:],
+        states=numbers.reshape(-1, STATE_COLUMNS),
         feed=FilePlace(*map(int, head["feed"])) if head["feed"] else None,
     )
 

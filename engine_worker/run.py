@@ -96,7 +96,7 @@ class Run:
     def mark(self, replay_id: int, spot: Spot | None) -> Mark:
         """Return what another run needs to go on with this one. Cost: a copy of 140 bytes a book."""
         names = self.books.names
-        return Mark(replay_id, spot, self.records, names, self.tape.states[: len(names)].copy(), self.books.seqs.copy())
+        return Mark(replay_id, spot, self.records, names, self.tape.states[: len(names)].copy())
 
     def stand_by(self, mark: Mark) -> None:
         """Have the books of a mark, as yet empty: same numbers, same names. Before any record."""
@@ -108,7 +108,6 @@ class Run:
     def go_on(self, mark: Mark) -> None:
         """Be where a mark was made: what was applied since ``stand_by`` has been counted before."""
         self.tape.set_back(mark.states)
-        self.books.seqs[: len(mark.seqs)] = mark.seqs
         self.records = self.resumed_at = mark.records
         self.first_ns = self.last_ns = time.perf_counter_ns()
         self.apply_ns = LatencyHistogram()

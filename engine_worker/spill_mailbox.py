@@ -57,13 +57,6 @@ class SpillMailbox(FifoMailbox[NamedRows]):
             self._on_disk += count
         return count
 
-    def offer(self, item: NamedRows) -> bool:
-        """As ``FifoMailbox.offer``, once there is room or no hope of any."""
-        with self.lock:
-            if not self._may_take(item) and not self._is_stuck:
-                self._is_stuck = not self._has_left.wait_for(lambda: self._may_take(item), self.patience_s)
-        return super().offer(item)
-
     def take(self, timeout_s: float) -> list[NamedRows]:
         with self.lock:
             self._wait_for_batch(timeout_s)
@@ -143,6 +136,13 @@ class SpillMailbox(FifoMailbox[NamedRows]):
         super()._added(count)
         if self._is_over():
             self._over.notify_all()
+
+    def _make_room(self, item: NamedRows) -> bool:
+        """Wait until there is room or no hope of any."""
+        if self._may_take(item) or self._is_stuck:
+            return True
+        self._is_stuck = not self._has_left.wait_for(lambda: self._may_take(item), self.patience_s)
+        return False
 
     def _may_take(self, item: NamedRows) -> bool:
         """Say whether there is room, or nothing that makes any: the disk is full or away, or the end has come."""

@@ -26,6 +26,7 @@ from engine_worker.sinks.broadcast import BroadcastSink
 from engine_worker.sinks.database import DatabaseSink, database_sink
 from engine_worker.sinks.jsonl import JsonlSink, jsonl_sink
 from engine_worker.sinks.mark_table import MarkTable
+from engine_worker.sinks.store import ThreadedStore
 from engine_worker.status import StatusReader, degraded_parts
 from orderbook.book import market, snapshot_kernel
 from orderbook.live import EngineStatus
@@ -44,7 +45,7 @@ class EngineThreads:
     """Starts the threads, notices when one dies, and ends them in order: the feed first, then each sink drained."""
 
     def __init__(self, config: EngineConfig) -> None:
-        stores: list[ThreadedSink[Any]] = []
+        stores: list[ThreadedStore[Any]] = []
         if config.pg_conninfo:
             stores.append(
                 database_sink(
@@ -128,7 +129,7 @@ def tracing_of(config: EngineConfig) -> "Tracing | None":
     return Tracing(config)
 
 
-def ledger_of(config: EngineConfig, stores: Sequence[ThreadedSink[Any]]) -> Ledger | None:
+def ledger_of(config: EngineConfig, stores: Sequence[ThreadedStore[Any]]) -> Ledger | None:
     """Return what makes marks durable: none where there is no database, or a feed that cannot be asked for the past."""
     database = next((store for store in stores if isinstance(store, DatabaseSink)), None)
     if database is None or config.protocol != "live":

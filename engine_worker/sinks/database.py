@@ -20,9 +20,10 @@ from engine_worker.batch import SnapshotBatch
 from engine_worker.copy_rows import COLUMNS, copy_bytes
 from engine_worker.mark import Mark
 from engine_worker.named_rows import NamedRows, joined, named_rows, storable
-from engine_worker.sinks.base import POLL_S, SinkUnavailable, ThreadedSink, Written
+from engine_worker.sinks.base import POLL_S, SinkUnavailable, Written
 from engine_worker.sinks.deadline import CONNECTION, DeadlineConnection, NoAnswer
 from engine_worker.sinks.mark_table import MarkTable
+from engine_worker.sinks.store import ThreadedStore
 from engine_worker.spill import Spill
 from engine_worker.spill_mailbox import SpillMailbox
 from history.models import Instrument, Snapshot
@@ -229,14 +230,14 @@ def _copy(connection: DeadlineConnection, statement: str, data: bytes) -> None:
         copy.write(data)
 
 
-class DatabaseSink(ThreadedSink[NamedRows]):
+class DatabaseSink(ThreadedStore[NamedRows]):
     """The sink that loses nothing before memory and disk are full: what PostgreSQL does not take in time is spilled.
 
     What an engine left on disk is written first, and what is left at the end stays there for the next one.
     """
 
     def __init__(self, mailbox: SpillMailbox, writer: DatabaseWriter) -> None:
-        super().__init__("database", mailbox, writer)
+        super().__init__("database", mailbox, writer, named_rows)
         self._box = mailbox
         writer.abandoned = self._abandon.is_set
         self._ending = Event()

@@ -10,8 +10,9 @@ from typing import Final
 from engine_worker.batch import SnapshotBatch
 from engine_worker.mailbox import FifoMailbox
 from engine_worker.mark import FilePlace
-from engine_worker.sinks.base import SinkUnavailable, ThreadedSink, Written
+from engine_worker.sinks.base import SinkUnavailable, Written
 from engine_worker.sinks.overlap import Overlap, read_overlap
+from engine_worker.sinks.store import ThreadedStore
 from orderbook.book.encoding import LineEncoder
 
 QUEUE_BYTES: Final = 64 << 20  # of 50 levels a side: 27,000 snapshots
@@ -130,11 +131,11 @@ class JsonlWriter:
             self.close()
 
 
-class JsonlSink(ThreadedSink[SnapshotBatch]):
+class JsonlSink(ThreadedStore[SnapshotBatch]):
     """The sink of the feed file. What its queue has no room for is dropped, counted and told."""
 
     def __init__(self, mailbox: FifoMailbox[SnapshotBatch], writer: JsonlWriter) -> None:
-        super().__init__("jsonl", mailbox, writer)
+        super().__init__("jsonl", mailbox, writer, lambda batch: batch)
         self._lines = writer
 
     @property

@@ -16,6 +16,7 @@ from engine_worker.histogram import LatencyHistogram
 from engine_worker.metrics import SinkCounters
 from engine_worker.resumption import Resumption
 from engine_worker.sinks.broadcast import LiveBook
+from engine_worker.snapshot_log import SnapshotLog
 from orderbook.book.mbo import MBO, MBO_LENGTH, MBO_RTYPE, UNDEF_PRICE, Action, Flags, MboArray, Side
 from orderbook.book.price import SCALE
 from orderbook.book.reference import ReferenceBook
@@ -144,6 +145,14 @@ class Remembering:
 
     def offer(self, item: Any) -> None:
         self.items.append(item)
+
+    def follow(self, log: SnapshotLog) -> None:
+        self.source = log.reader(lambda batch: batch)
+
+    def draw(self) -> None:
+        while (batch := self.source.peek()) is not None:
+            self.source.move(len(batch))
+            self.items.append(batch)
 
     def flush(self, timeout_s: float) -> bool:
         return True

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine_worker import intake
 from engine_worker.tests.builders import Desk, blank, clear, interleaved, picture_of, pieces, reference_book, session
+from orderbook.book import snapshot_tape
 from orderbook.book.market import BookKind, make_market
 from orderbook.book.mbo import Action, Flags, MboArray, Side
 from orderbook.book.price import SCALE
@@ -77,12 +77,16 @@ def test_market_time_makes_snapshots_due_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("every", [0, 1, 13])
-def test_where_a_pass_is_cut_changes_nothing(tmp_path: Path, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = interleaved(session(1500), session(1500, seed=2, instrument_id=8))
+@pytest.mark.parametrize("kind", ["kernel", "reference"])
+def test_where_a_pass_is_cut_changes_nothing(
+    tmp_path: Path, kind: BookKind, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = interleaved(session(700), session(700, seed=2, instrument_id=8))
     desks = []
-    for lingers in (1 << 20, 0, 17):
-        monkeypatch.setattr(intake, "LINGER", lingers)
-        desk = Desk(tmp_path, snapshot_every=every)
+    for least_rows, block_bytes in ((16, 1 << 20), (1, 1), (3, 5000)):
+        monkeypatch.setattr(snapshot_tape, "_LEAST_ROWS", least_rows)
+        monkeypatch.setattr(snapshot_tape, "_BLOCK_BYTES", block_bytes)
+        desk = Desk(tmp_path, snapshot_every=every, book=kind)
         desk.feed(stream)
         desk.engine.end()
         desks.append(desk)

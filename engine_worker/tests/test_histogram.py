@@ -9,7 +9,7 @@ from engine_worker.histogram import ApplySampler, LatencyHistogram
 from engine_worker.tests.builders import reference_book, session
 from orderbook.book.market import make_market
 from orderbook.book.mbo import Side
-from orderbook.book.snapshot_tape import WITHOUT_END, SnapshotRule, SnapshotTape
+from orderbook.book.snapshot_tape import SnapshotRule, SnapshotTape
 
 
 def test_an_empty_histogram_says_zero() -> None:
@@ -58,7 +58,7 @@ def test_the_sampler_applies_every_record_once_and_adds_the_time_of_decoding(kin
     sampler.decode_ns = 10**6
     done = 0
     while done < 2000:
-        done += sampler.apply(market, records[done : done + 700], tape, WITHOUT_END)
+        done += sampler.apply(market, records[done : done + 700], tape)
         sampler.note(histogram)
     [book] = market.books.values()
     assert (tape.records, len(tape.rows) > 10) == (2000, True)

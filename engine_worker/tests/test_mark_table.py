@@ -23,12 +23,12 @@ from orderbook.book.mbo import BookKey
 from orderbook.book.snapshot_tape import STATE_COLUMNS
 
 NAMES = (BookName("CLX5", 10**7, BookKey(1, 7)), BookName("", 0, BookKey(1, 8)))
-MARK = Mark(7, Spot(0, 5, bytes(56), 3), 9, NAMES, np.ones((2, STATE_COLUMNS), np.int64), np.array([4, 0]))
+MARK = Mark(7, Spot(0, 5, bytes(56), 3), 9, NAMES, np.ones((2, STATE_COLUMNS), np.int64))
 HEAD: dict[str, Any] = {
     "replay_id": 7, "records": 9, "spot": [0, 5, "00" * 56, 3], "feed": None, "books": 2,
     "names": [["CLX5", 10**7, [1, 7]], ["", 0, [1, 8]]],
 }  # fmt: skip
-NUMBERS = 2 * STATE_COLUMNS + 2
+NUMBERS = 2 * STATE_COLUMNS
 
 
 def signed(content: bytes, *, cut: int = 0) -> bytes:
@@ -61,7 +61,8 @@ def test_what_the_damaged_marks_here_are_made_of_is_a_mark() -> None:
         content(HEAD | {"spot": [0, 5, "no hex", 1]}),
         content(HEAD | {"names": [["CLX5", 1, 7]]}),
         content(HEAD | {"names": HEAD["names"][:1]}),
-        content(HEAD | {"books": 1}, NUMBERS + 99),
+        content(HEAD | {"books": 3}, 3 * STATE_COLUMNS),
+        content(HEAD, NUMBERS + 1),
         content(HEAD | {"books": -1}),
         content(HEAD | {"books": 10**6}),
         content(HEAD | {"feed": [1]}),

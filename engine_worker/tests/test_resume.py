@@ -377,7 +377,7 @@ def test_a_damaged_mark_or_one_of_another_version_is_never_taken_for_one(tmp_pat
     data = packed(mark)
     again = unpacked(data)
     assert (again.spot, again.records, again.names) == (mark.spot, mark.records, mark.names)
-    assert (again.states == mark.states).all() and (again.seqs == mark.seqs).all()
+    assert (again.states == mark.states).all()
     for place in range(len(data)):
         with pytest.raises(MarkDamaged):
             unpacked(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])

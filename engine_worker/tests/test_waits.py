@@ -1,24 +1,12 @@
-"""Since when snapshots wait, and that the engine tells it of each of them."""
+"""How long snapshots wait from the end of their event on: the engine tells it of each of them."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 
-from engine_worker.histogram import LatencyHistogram
 from engine_worker.sinks.jsonl import JsonlWriter
 from engine_worker.tests.builders import Desk, session
-from engine_worker.waits import Waits
-
-
-def test_a_snapshot_waits_from_the_end_of_its_event_and_for_its_encoding() -> None:
-    waits, histogram, other = Waits(), LatencyHistogram(), LatencyHistogram()
-    waits.add(np.array([50, 75, 125]), 200, 0)
-    waits.add(np.array([1010]), 1030, 7)
-    for _ in range(2):
-        waits.note(histogram, other)
-    assert [histogram.percentile(percent) for percent in (25, 50, 75, 100)] == [27, 75, 125, 150]
-    assert histogram.count == other.count == 4
 
 
 def test_every_snapshot_of_a_replay_is_in_the_histogram(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from orderbook.book.protocol import Market, OrderBook
 from orderbook.book.reference import ReferenceBook
 from orderbook.book.reference_depth import ReferenceDepth
 from orderbook.book.reference_snapshots import write_record, write_snapshot
-from orderbook.book.snapshot_tape import WITHOUT_END, SnapshotTape, require_times
+from orderbook.book.snapshot_tape import SnapshotTape, require_times
 from orderbook.book.tape import Tape
 
 BookKind = Literal["kernel", "reference"]
@@ -129,7 +129,6 @@ class ReferenceMarket:
         records: MboArray,
         tape: SnapshotTape,
         times: npt.NDArray[np.int64] | None = None,
-        linger: int = WITHOUT_END,
     ) -> int:
         """As ``apply``, and write the snapshots that fall due and the trades. Cost: about 20 us a record."""
         require_times(records, times)
@@ -144,8 +143,8 @@ class ReferenceMarket:
             tape.reserve_books(len(self.keys))
             write_record(tape, number, record, book, self.keys.index(key))
             done += 1
-            if tape.is_written and tape.records + number - int(tape.rows["record"][0]) >= linger:
-                break
+            if tape.hands_over and len(tape.unhanded.rows):
+                break  # it hands over nothing itself
         tape.finish(done)
         return done
 

@@ -15,7 +15,7 @@ from orderbook.book.audit import Audit
 from orderbook.book.depth import DepthTape, Mbp10Array
 from orderbook.book.mbo import BookKey, MboArray, Side
 from orderbook.book.snapshot import Bbo, Levels
-from orderbook.book.snapshot_tape import WITHOUT_END, SnapshotTape
+from orderbook.book.snapshot_tape import SnapshotTape
 from orderbook.book.tape import Tape
 
 
@@ -139,12 +139,11 @@ class Market(Protocol):
         records: MboArray,
         tape: SnapshotTape,
         times: npt.NDArray[np.int64] | None = None,
-        linger: int = WITHOUT_END,
     ) -> int:
         """As ``apply``, and write the snapshots that fall due, and trades; the rules are in snapshot_tape.py.
 
-        Stops as soon as ``linger`` records follow the first snapshot on the tape, so that it can be taken, or somewhat
-        earlier; returns how many records are applied: at least one, if there is one.
+        Where the tape says that it hands snapshots over, it stops behind one that it may not, or that fills its block.
+        Returns how many records are applied: at least one, if there is one.
         ``times`` gets how long each record took, ns, the reading of the clock included, the writing of snapshots not;
         a shorter one is of the first records. Raises ValueError when it is longer, or no array of int64.
         """

@@ -16,6 +16,7 @@ from orderbook.book.snapshot_tape import (
     RECORDS,
     ROWS_USED,
     SINCE,
+    SNAPS,
     STORED,
     TRADES_USED,
     SnapshotTape,
@@ -46,7 +47,7 @@ def write_record(tape: SnapshotTape, number: int, record: np.void, book: Referen
 def write_snapshot(tape: SnapshotTape, number: int, book: ReferenceBook, place: int) -> None:
     """Write a book as it is behind a record; ``number`` counts from 0 in the current batch."""
     tape.reserve(1)
-    tape.ended_space[tape.used[ROWS_USED]] = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    tape.wait_space[tape.used[ROWS_USED]] = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     at, state, depth = int(tape.used[ROWS_USED]), tape.states[place], tape.rule.depth
     row = tape.block.rows[at : at + 1]
     bids, asks = book.levels(Side.BID, depth), book.levels(Side.ASK, depth)
@@ -57,6 +58,8 @@ def write_snapshot(tape: SnapshotTape, number: int, book: ReferenceBook, place: 
     row["ask_px"], row["ask_sz"], row["ask_ct"] = ask
     row["bids"], row["asks"] = len(bids), len(asks)
     tape.block.bids[at, : len(bids)], tape.block.asks[at, : len(asks)] = bids, asks
+    state[SNAPS] += 1
+    tape.block.seqs[at] = state[SNAPS]
     tape.used[ROWS_USED] += 1
     state[SINCE], state[STORED] = 0, state[RECORDS]
     if tape.rule.every_ns and book.ts_recv < MAX_TS:

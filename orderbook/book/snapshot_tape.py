@@ -18,8 +18,13 @@ a book. When a snapshot of a book is due:
 5. A snapshot for one reason is one for all: the count and the time begin again.
 
 So the snapshots do not depend on how the stream is cut into batches, and those behind a snapshot on nothing before it.
+
+What is written lies in blocks, whose counter ``handed`` says how much of one others may read. A market that is told to
+hand over does that itself, behind each snapshot: then no reader waits for whoever called it, and no snapshot for
+Python's interpreter.
 """
 
+import time
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -33,8 +38,6 @@ MAX_EVERY: Final = 2**62
 MAX_EVERY_NS: Final = 10**18
 MAX_TS: Final = 2**62
 """Times from here on are not taken for times by rule 4."""
-WITHOUT_END: Final = 2**62
-"""So many records are never waited for: a market that lingers so long behind a snapshot applies all it was given."""
 
 SNAPSHOT_ROW: Final = np.dtype(
     [
@@ -63,6 +66,7 @@ TRADES_USED: Final = 1
 EVENTS_SEEN: Final = 2
 FIRST_ROW: Final = 3
 FIRST_TRADE: Final = 4
+HANDS_OVER: Final = 5
 
 # Columns of ``SnapshotTape.states``. Equal to those of the kernel by test.
 RECORDS: Final = 0  # taken with this tape
@@ -70,11 +74,12 @@ SINCE: Final = 1  # counted since the last snapshot
 NEXT_NS: Final = 2  # market time from which the next one is due; 0 before the first event end
 STORED: Final = 3  # RECORDS at the last snapshot
 BEST: Final = 4  # of the bids, then of the asks: price (the kernel's key of it), size and count at the last look
+SNAPS: Final = 10  # snapshots so far
 STATE_COLUMNS: Final = 16
 BEST_COLUMNS: Final = 6
 
 _LEAST_ROWS: Final = 16
-_ROW_BYTES: Final = SNAPSHOT_ROW.itemsize + 8  # with its time, without its levels
+_ROW_BYTES: Final = SNAPSHOT_ROW.itemsize + 16  # with its number and its wait, without its levels
 _BLOCK_BYTES: Final = 1 << 20
 _BLOCK_TRADES: Final = 4096
 
@@ -101,6 +106,15 @@ class SnapshotBlock(NamedTuple):
     rows: Rows
     bids: DepthLevels
     asks: DepthLevels
+    seqs: npt.NDArray[np.int64]
+    """Number of each snapshot within its book and tape, from 1."""
+    handed: npt.NDArray[np.int64]
+    """Shape (1,): how many snapshots, from the first one on, other threads may read; ``snapshot_kernel`` reads it."""
+
+    def part(self, begin: int, end: int) -> "SnapshotBlock":
+        """Return some of the snapshots: views. Cost: 1 us."""
+        rows, bids, asks, seqs, handed = self
+        return SnapshotBlock(rows[begin:end], bids[begin:end], asks[begin:end], seqs[begin:end], handed)
 
 
 class SnapshotRows(NamedTuple):
@@ -115,23 +129,22 @@ class SnapshotRows(NamedTuple):
     bids: DepthLevels
     """The best price first; what is behind the number of levels that the row tells is undefined."""
     asks: DepthLevels
-    ended_ns: npt.NDArray[np.int64]
-    """When the event of each snapshot had ended, ns of the monotonic clock: its levels are written behind that."""
+    seqs: npt.NDArray[np.int64]
+    waited_ns: npt.NDArray[np.int64]
+    """From the end of the event of each snapshot until it was handed over; that end (ns of the monotonic clock) where
+    it was not."""
     trades: Rows
     """dtype TRADE_ROW."""
     events: int
     """How many events have ended."""
-    block: SnapshotBlock
-    """Where the snapshots lie, from ``begin`` on: what is taken next may lie right behind them."""
-    begin: int
 
 
 class SnapshotTape:
-    """What the books of one market wrote since the tape was made or last emptied. Not shared between threads.
+    """What the books of one market wrote since the tape was made or last emptied. One thread's.
 
     One a run: hand the same tape to every batch, and its counts are those of the run. Raises ValueError when the rule
-    is none. Memory: a row takes 96 + 48 x depth bytes. What is written lies in blocks: what is taken is a part of one,
-    and the next row comes behind it, in a new block where this one is full. Nothing is written twice or copied.
+    is none. Memory: a row takes 104 + 48 x depth bytes. What is taken is a part of a block, and the next row comes
+    behind it, in a new block where this one is full. Nothing is written twice or copied.
     """
 
     def __init__(self, rule: SnapshotRule) -> None:
@@ -141,21 +154,39 @@ class SnapshotTape:
         self.rule = rule
         self.records = 0
         """Records applied with this tape."""
-        no_levels: DepthLevels = np.zeros((0, rule.depth, 3), np.int64)
-        self.block = SnapshotBlock(np.zeros(0, SNAPSHOT_ROW), no_levels, no_levels)
-        self.ended_space = np.zeros(0, np.int64)
-        self.trade_space: Rows = np.zeros(0, TRADE_ROW)
-        self.used = np.zeros(5, np.int64)
+        self.used = np.zeros(6, np.int64)
         """How many snapshots and how many trades of the blocks are written, the rest is room; how many events ended
-        since the last ``take``; and which snapshot and which trade is the first that was not taken."""
+        since the last ``take``; which snapshot and which trade is the first that was not taken; and whether a market
+        hands snapshots over."""
         self._block_rows = max(_BLOCK_BYTES // (_ROW_BYTES + 48 * rule.depth), _LEAST_ROWS)
+        self._begin_block(0)
+        self.trade_space: Rows = np.zeros(0, TRADE_ROW)
         self.states = np.zeros((0, STATE_COLUMNS), np.int64)
         """What is known of each book, by its number; see the columns above."""
+        self.grids = np.zeros(0, np.int64)
+        """By number of the book: a market hands over by itself what has all its prices on this grid; 0: nothing."""
         self.touched = np.zeros(0, np.bool_)
         """By number of the book: whether it took a record since whoever reads it set it back.
 
-        There may be room for more books than there are, in ``book_records`` too; more room replaces both arrays.
+        There may be room for more books than there are, in ``book_records`` too; more room replaces these arrays.
         """
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether a market hands over what it writes, and stops behind what it may not: no grid, or one left.
+
+        It stops behind what fills its block too.
+        """
+        return bool(self.used[HANDS_OVER])
+
+    @hands_over.setter
+    def hands_over(self, hands_over: bool) -> None:
+        self.used[HANDS_OVER] = hands_over
+
+    @property
+    def handed(self) -> int:
+        """How many snapshots of the block are handed over."""
+        return int(self.block.handed[0])
 
     @property
     def rows(self) -> Rows:
@@ -183,9 +214,9 @@ class SnapshotTape:
         return self.states[:, RECORDS]
 
     @property
-    def is_written(self) -> bool:
-        """Whether it holds a snapshot."""
-        return bool(self.used[ROWS_USED] > self.used[FIRST_ROW])
+    def unhanded(self) -> SnapshotBlock:
+        """The snapshots of the block that are written and not handed over: views."""
+        return self.block.part(self.handed, int(self.used[ROWS_USED]))
 
     def is_unsettled(self, book: int) -> bool:
         """Say whether a book took records since its last snapshot. Cost: O(1)."""
@@ -198,43 +229,65 @@ class SnapshotTape:
 
     def set_back(self, states: npt.NDArray[np.int64]) -> None:
         """Be as another tape was that had these states: later books have taken nothing. Cost: O(books)."""
+        self.discard()
         self.reserve_books(len(states))
         self.states[:] = 0
         self.states[: len(states)] = states
         self._forget()
 
+    def hand_over(self, rows: int | None = None) -> None:
+        """Let others read what is written, all or so many snapshots of the block. Cost: 2 us."""
+        begin, end = self.handed, int(self.used[ROWS_USED]) if rows is None else rows
+        if end > begin:
+            self.wait_space[begin:end] = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - self.wait_space[begin:end]
+            self.block.handed[0] = end
+
+    def discard(self) -> None:
+        """Take it that what is written, and not handed over, never was a snapshot: nobody will read it."""
+        if (books := self.unhanded.rows["book"]).size:
+            np.subtract.at(self.states[:, SNAPS], books, 1)
+            self._begin_block(0)  # readers of this one are to find nothing of it
+
     def take(self) -> SnapshotRows:
         """Return what is written, and go on behind it. Cost: 2 us."""
-        rows, trades, events, first_row, first_trade = self.used.tolist()
+        rows, trades, events, first_row, first_trade, _ = self.used.tolist()
+        written = self.block.part(first_row, rows)
         taken = SnapshotRows(
-            self.block.rows[first_row:rows],
-            self.block.bids[first_row:rows],
-            self.block.asks[first_row:rows],
-            self.ended_space[first_row:rows],
-            self.trade_space[first_trade:trades],
-            events,
-            self.block,
-            first_row,
+            *written[:4], self.wait_space[first_row:rows], self.trade_space[first_trade:trades], events
         )
         self._forget()
         return taken
 
     def reserve(self, rows: int, trades: int = 0) -> None:
         """Make room for so many more snapshots and trades. Cost: O(what is not taken) when a new block is made."""
-        used_rows, used_trades, _, first_row, first_trade = self.used.tolist()
+        used_rows, used_trades, _, first_row, first_trade, _ = self.used.tolist()
         if used_rows + rows > len(self.block.rows):
             waiting = used_rows - first_row
-            room = max(waiting + rows, 2 * waiting, min(2 * len(self.block.rows), self._block_rows), _LEAST_ROWS)
-            self.block = SnapshotBlock(
-                _new_block(self.rows, room), _new_block(self.bids, room), _new_block(self.asks, room)
-            )
-            self.ended_space = _new_block(self.ended_space[first_row:used_rows], room)
-            self.used[FIRST_ROW], self.used[ROWS_USED] = 0, waiting
+            self._begin_block(max(waiting + rows, 2 * waiting, min(2 * len(self.block.rows), self._block_rows)))
         if used_trades + trades > len(self.trade_space):
             waiting = used_trades - first_trade
             room = max(waiting + trades, 2 * waiting, min(2 * len(self.trade_space), _BLOCK_TRADES), _LEAST_ROWS)
             self.trade_space = _new_block(self.trade_space[first_trade:used_trades], room)
             self.used[FIRST_TRADE], self.used[TRADES_USED] = 0, waiting
+
+    def _begin_block(self, room: int) -> None:
+        """Begin a block of so many rows, with those that are not taken; without room, with none."""
+        if not room:
+            self.block, self.wait_space = _empty_block(self.rule.depth), np.zeros(0, np.int64)
+            self.used[FIRST_ROW] = self.used[ROWS_USED] = 0
+            return
+        room = max(room, _LEAST_ROWS)
+        first, end = int(self.used[FIRST_ROW]), int(self.used[ROWS_USED])
+        rows, bids, asks, seqs, _ = self.block.part(first, end)
+        self.block = SnapshotBlock(
+            _new_block(rows, room),
+            _new_block(bids, room),
+            _new_block(asks, room),
+            _new_block(seqs, room),
+            np.array([max(self.handed - first, 0)], np.int64),
+        )
+        self.wait_space = _new_block(self.wait_space[first:end], room)
+        self.used[FIRST_ROW], self.used[ROWS_USED] = 0, end - first
 
     def _forget(self) -> None:
         """Take it that all that is written is taken."""
@@ -246,6 +299,7 @@ class SnapshotTape:
         known = len(self.states)
         if books > known:
             self.states = np.concatenate([self.states, np.zeros((books - known, STATE_COLUMNS), np.int64)])
+            self.grids = np.concatenate([self.grids, np.zeros(books - known, np.int64)])
             self.touched = np.concatenate([self.touched, np.zeros(books - known, np.bool_)])
 
     def finish(self, records: int) -> None:
@@ -265,6 +319,12 @@ def require_times(records: MboArray, times: npt.NDArray[np.int64] | None) -> Non
 def _require(name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise ValueError(f"expected {name} of a snapshot rule from {least} to {most}, found {value}")
+
+
+def _empty_block(depth: int) -> SnapshotBlock:
+    levels: DepthLevels = np.zeros((0, depth, 3), np.int64)
+    numbers = np.zeros(0, np.int64)
+    return SnapshotBlock(np.zeros(0, SNAPSHOT_ROW), levels, levels, numbers, np.zeros(1, np.int64))
 
 
 def _new_block(waiting: _Array, room: int) -> _Array:

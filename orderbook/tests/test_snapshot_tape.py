@@ -138,7 +138,7 @@ def test_the_rows_lie_as_writers_expect_them() -> None:
 
 def test_the_columns_of_the_kernel_are_those_of_the_tape() -> None:
     names = ["SINCE", "NEXT_NS", "STORED", "BEST", "STATE_COLUMNS", "MAX_TS"]
-    names += ["ROWS_USED", "TRADES_USED", "EVENTS_SEEN", "FIRST_ROW", "FIRST_TRADE"]
+    names += ["ROWS_USED", "TRADES_USED", "EVENTS_SEEN", "FIRST_ROW", "FIRST_TRADE", "HANDS_OVER", "SNAPS"]
     assert [getattr(kernel, name) for name in names] == [getattr(snapshot_tape, name) for name in names]
     assert (kernel.TAKEN, kernel.TAPED_COLUMNS) == (snapshot_tape.RECORDS, snapshot_tape.BEST_COLUMNS)
     assert snapshot_tape.BEST + snapshot_tape.BEST_COLUMNS <= snapshot_tape.STATE_COLUMNS
@@ -407,13 +407,17 @@ def test_what_is_taken_is_not_written_to_again(market: Market) -> None:
     assert tape.rows["record"].tolist() == [4, 5]
 
 
-def test_each_snapshot_tells_when_its_event_had_ended(market: Market) -> None:
+def test_each_snapshot_tells_how_long_it_waited_from_the_end_of_its_event(market: Market) -> None:
     tape, before_ns = SnapshotTape(SnapshotRule(1, 0, 1)), time.monotonic_ns()
     market.apply_snapshots(stream(*(add("B", n, 1, n) for n in range(1, 41))), tape)
     market.apply_snapshots(stream(record("N", flags=0)), tape)
-    ended_ns = tape.take().ended_ns
-    assert len(ended_ns) == 40 and (np.diff(ended_ns) >= 0).all()
-    assert before_ns <= ended_ns[0] and ended_ns[-1] <= time.monotonic_ns()
+    time.sleep(0.01)
+    ended_ns = tape.wait_space[:40].copy()
+    tape.hand_over(30)
+    waited_ns = tape.take().waited_ns
+    assert (np.diff(ended_ns) >= 0).all() and before_ns <= ended_ns[0] and ended_ns[-1] <= time.monotonic_ns()
+    assert (waited_ns[:30] >= 10**7).all() and (np.diff(waited_ns[:30]) <= 0).all()
+    assert (waited_ns[30:] == ended_ns[30:]).all()  # those are not handed over
 
 
 def test_event_ends_are_counted_from_one_taking_to_the_next(market: Market) -> None:
@@ -497,24 +501,89 @@ def test_times_that_are_none_or_too_many_are_refused(market: Market, times: np.n
         market.apply_snapshots(stream(record("N"), record("N")), SnapshotTape(SnapshotRule(1, 0, 1)), times)
 
 
-@pytest.mark.parametrize(("linger", "stops"), [(0, [3, 6, 9, 10]), (1, [4, 7, 10]), (4, [7, 10]), (7, [10])])
-def test_a_market_stops_once_so_many_records_follow_the_first_snapshot(
-    market: Market, linger: int, stops: list[int]
-) -> None:
+def handing(rule: SnapshotRule, *grids: int) -> SnapshotTape:
+    """Return a tape whose market hands over what lies on these grids, by number of the book."""
+    tape = SnapshotTape(rule)
+    tape.hands_over = True
+    tape.reserve_books(len(grids))
+    tape.grids[: len(grids)] = grids
+    return tape
+
+
+def test_a_market_that_hands_over_stops_behind_a_snapshot_of_a_book_without_a_grid(market: Market) -> None:
     records = stream(*(add("B", n, 1, n) for n in range(1, 11)))
-    tape, found, done = SnapshotTape(SnapshotRule(3, 0, 1)), [], 0
+    tape, found, done = handing(SnapshotRule(3, 0, 1)), [], 0
     while done < len(records):
-        done += market.apply_snapshots(records[done:], tape, None, linger)
-        found.append(done)
+        done += market.apply_snapshots(records[done:], tape)
+        found.append((done, tape.handed, len(tape.unhanded.rows)))
+        tape.hand_over()
         tape.take()
-    assert (found, tape.records) == (stops, 10)
+    assert found == [(3, 0, 1), (6, 1, 1), (9, 2, 1), (10, 3, 0)]
+    assert tape.block.seqs[:3].tolist() == [1, 2, 3]
 
 
-def test_a_market_goes_on_by_a_record_where_nobody_takes_what_it_has_written(market: Market) -> None:
-    records = stream(*(add("B", n, 1, n) for n in range(1, 6)))
-    tape = SnapshotTape(SnapshotRule(2, 0, 1))
-    assert [market.apply_snapshots(records[done:], tape, None, 0) for done in (0, 2, 3, 4)] == [2, 1, 1, 1]
-    assert tape.rows["record"].tolist() == [1, 3]
+def test_the_compiled_market_hands_over_what_lies_on_the_grid_and_stops_at_what_does_not() -> None:
+    market, tape = make_market(), handing(SnapshotRule(1, 0, 2), 5)
+    prices = [("B", 10), ("B", 15), ("A", 25), ("A", 20), ("B", 17), ("B", 5)]
+    records = stream(*(add(side, price, 1, n) for n, (side, price) in enumerate(prices)))
+    assert market.apply_snapshots(records, tape) == 5
+    assert (tape.handed, tape.unhanded.seqs.tolist()) == (4, [5])
+    assert market.apply_snapshots(records[5:], tape) == 1  # nothing is handed over before what came first
+    assert (tape.handed, tape.unhanded.seqs.tolist()) == (4, [5, 6])
+    tape.hand_over(5)
+    tape.grids[0] = 1
+    tape.hand_over()
+    assert market.apply_snapshots(stream(add("B", 4, 1, 9), add("B", UNDEF_PRICE - 1, 1, 10)), tape) == 2
+    assert tape.handed == 8
+    waited_ns = tape.take().waited_ns
+    assert len(waited_ns) == 8 and (waited_ns > 0).all() and waited_ns.max() < 10**11
+
+
+def test_what_does_not_change_is_not_on_the_grid_of_another_book() -> None:
+    market, tape = make_market(), handing(SnapshotRule(1, 0, 2), 5, 3)
+    records = stream(*(of(key, add("B", 15, 1, 1)) for key in (ONE, TWO)), of(TWO, add("B", 10, 1, 2)))
+    assert market.apply_snapshots(records, tape) == 3
+    assert (tape.handed, tape.unhanded.rows["book"].tolist()) == (2, [1])
+
+
+def test_a_price_of_zero_and_none_at_all_lie_on_every_grid() -> None:
+    market, tape = make_market(), handing(SnapshotRule(1, 0, 2), 5)
+    assert market.apply_snapshots(stream(record("N"), add("B", 0, 1, 1)), tape) == 2
+    assert tape.handed == 2
+
+
+def test_a_market_that_hands_over_stops_behind_what_fills_the_block() -> None:
+    market, tape = make_market(), handing(SnapshotRule(1, 0, 2), 1)
+    tape.reserve(1)
+    room = len(tape.block.rows)
+    records = stream(*(add("B", n, 1, n) for n in range(1, 3 * room)))
+    assert market.apply_snapshots(records, tape) == room == tape.handed
+    first = tape.block
+    tape.take()
+    assert market.apply_snapshots(records[room:], tape) == 2 * room - 1
+    assert (tape.block is first, tape.handed, tape.block.rows["record"][0]) == (False, 2 * room - 1, room)
+
+
+def test_what_is_discarded_is_read_by_nobody_and_counts_for_nothing(market: Market) -> None:
+    tape = handing(SnapshotRule(1, 0, 2))
+    market.apply_snapshots(stream(add("B", 1, 1, 1)), tape)
+    tape.hand_over()
+    first, before = tape.block, tape.block.rows[:1].tobytes()
+    tape.hands_over = False
+    market.apply_snapshots(stream(add("B", 2, 1, 2), add("B", 3, 1, 3)), tape)
+    tape.discard()
+    tape.take()
+    tape.hands_over = True
+    market.apply_snapshots(stream(add("B", 4, 1, 4)), tape)
+    assert (first.handed[0], first.rows[:1].tobytes()) == (1, before)
+    assert (tape.unhanded.seqs.tolist(), tape.unhanded.rows["records"].tolist()) == ([2], [4])
+
+
+def test_what_is_handed_over_and_not_taken_is_handed_over_in_the_next_block_too() -> None:
+    market, tape = make_market(), handing(SnapshotRule(1, 0, 2), 1)
+    market.apply_snapshots(stream(*(add("B", n, 1, n) for n in range(1, 6))), tape)
+    tape.reserve(len(tape.block.rows))
+    assert (tape.handed, tape.rows["record"].tolist()) == (5, [0, 1, 2, 3, 4])
 
 
 # both markets, however the stream is cut
@@ -542,17 +611,17 @@ def pieces(kind: BookKind, parts: Sequence[MboArray], rule: SnapshotRule, take: 
     )
 
 
-def lingering(kind: BookKind, records: MboArray, rule: SnapshotRule, linger: int) -> list[MboArray]:
-    """Return a stream in the pieces in which a market applies it that lingers so long, and is taken from each time."""
-    market, tape = make_market(kind), SnapshotTape(rule)
-    parts, done = [], 0
+def handed_over(kind: BookKind, records: MboArray, rule: SnapshotRule, grid: int) -> bytes:
+    """Return the snapshots that a market hands over in passes, itself or not, their levels left out."""
+    market, tape = make_market(kind), handing(rule, *[grid] * 64)
+    done, found = 0, b""
     while done < len(records):
-        count = market.apply_snapshots(records[done:], tape, None, linger)
-        parts.append(records[done : done + count])
-        done += count
-        assert done == len(records) or 0 <= tape.records - 1 - int(tape.rows["record"][0]) <= linger
-        tape.take()
-    return parts
+        done += market.apply_snapshots(records[done:], tape)
+        tape.hand_over()
+        found += tape.take().rows.tobytes()
+    market.snap_rest(tape)
+    assert tape.used[snapshot_tape.ROWS_USED] - tape.handed == len(tape.rows)
+    return found + tape.take().rows.tobytes()
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
@@ -564,9 +633,9 @@ def test_both_markets_write_the_same_bytes_in_pieces_of_any_size(rule: SnapshotR
         parts = np.split(records, np.sort(rng.integers(0, len(records), cut)))
         assert pieces("kernel", parts, rule, take=cut % 2 == 1) == whole
     assert pieces("reference", np.array_split(records, 3), rule, take=True) == whole
-    for linger in (0, 3, 50):
-        assert pieces("kernel", lingering("kernel", records, rule, linger), rule, take=True) == whole
-    assert pieces("reference", lingering("reference", records, rule, 50), rule, take=True) == whole
+    for grid in (0, 1, 10):
+        assert handed_over("kernel", records, rule, grid) == whole[0]
+    assert handed_over("reference", records, rule, 1) == whole[0]
     assert len(whole[0]) // SNAPSHOT_ROW.itemsize >= 4  # type: ignore[arg-type]
 
 
@@ -673,6 +742,6 @@ def test_a_block_has_a_megabyte_or_twice_what_waits() -> None:
         market.apply_snapshots(stream(*(add("B", 100 + i, 1, n * 100 + i) for i in range(50))), tape)
         assert len(tape.take().rows) == 50
         assert len(tape.block.rows) == len(tape.block.bids) == len(tape.block.asks)
-        assert sum(space.nbytes for space in tape.block) <= 1 << 20
+        assert sum(space.nbytes for space in (*tape.block, tape.wait_space)) <= (1 << 20) + 8
     market.apply_snapshots(stream(*(add("B", 100 + i, 1, 10**6 + i) for i in range(3000))), tape)
     assert 3000 <= len(tape.block.rows) <= 6000
