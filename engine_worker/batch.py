@@ -25,25 +25,6 @@ class BookName(NamedTuple):
     key: BookKey
 
 
-@dataclass(slots=True, eq=False)
-class Stretch:
-    """Snapshots of one run that lie one behind the other in one block, of books that are called the same throughout."""
-
-    run_id: str
-    block: SnapshotBlock
-    names: Sequence[BookName]
-    begin: int = 0
-    end: int = 0
-    """Where it ends, once there is a next one."""
-    next: "Stretch | None" = None
-
-    def part(self, begin: int, end: int) -> "SnapshotBatch":
-        """Return the snapshots from ``begin`` up to ``end``, places in the block, without a copy. Cost: 2 us."""
-        rows, bids, asks, seqs, _ = self.block
-        part = slice(begin, end)
-        return SnapshotBatch(self.run_id, rows[part], bids[part], asks[part], seqs[part], self.names, self, begin)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class SnapshotBatch:
     """Snapshots of one run in stream order, never written to again. They may be of several books."""
@@ -58,16 +39,16 @@ class SnapshotBatch:
     """Number of each snapshot within its book and run, from 1."""
     names: Sequence[BookName]
     """By number of the book, which is ``rows["book"]``; those that no row names have no symbol."""
-    stretch: Stretch | None = None
-    """What it is a part of, from ``begin`` on."""
+    block: SnapshotBlock | None = None
+    """What its arrays are a part of, from ``begin`` on."""
     begin: int = 0
 
     def followed_by(self, other: "SnapshotBatch") -> "SnapshotBatch | None":
         """Return both as one, without a copy, where the other lies right behind this one; else None."""
         end = self.begin + len(self.rows)
-        if self.stretch is None or self.stretch is not other.stretch or end != other.begin:
+        if self.block is None or self.block is not other.block or end != other.begin or self.names is not other.names:
             return None
-        return self.stretch.part(self.begin, end + len(other.rows))
+        return part_of(self.run_id, self.block, self.begin, end + len(other.rows), self.names)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -100,3 +81,10 @@ class SnapshotBatch:
             asks=self.asks[index, : row["asks"]].copy(),
             key=name.key,
         )
+
+
+def part_of(run_id: str, block: SnapshotBlock, begin: int, end: int, names: Sequence[BookName]) -> SnapshotBatch:
+    """Return the snapshots of a block from ``begin`` up to ``end``, without a copy. Cost: 2 us."""
+    rows, bids, asks, seqs, _ = block
+    part = slice(begin, end)
+    return SnapshotBatch(run_id, rows[part], bids[part], asks[part], seqs[part], names, block, begin)

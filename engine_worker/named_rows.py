@@ -47,7 +47,7 @@ class NamedRows:
 
 def named_rows(batch: SnapshotBatch) -> NamedRows:
     """Return the rows of a batch, which do not keep its levels alive."""
-    return NamedRows(batch.rows, batch.names, None if batch.stretch is None else batch.stretch.block.rows, batch.begin)
+    return NamedRows(batch.rows, batch.names, None if batch.block is None else batch.block.rows, batch.begin)
 
 
 def joined(parts: Sequence[NamedRows]) -> NamedRows:

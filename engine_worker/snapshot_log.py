@@ -6,20 +6,37 @@ which blocks come one behind the other, and what the books in them are called.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from engine_worker.batch import BookName, SnapshotBatch, Stretch
+from engine_worker.batch import BookName, SnapshotBatch, part_of
 from orderbook.book.snapshot_kernel import handed
 from orderbook.book.snapshot_tape import SnapshotBlock, SnapshotRule, SnapshotTape
 
 T = TypeVar("T")
 
 
+@dataclass(slots=True, eq=False)
+class _Stretch:
+    """Snapshots of one run that lie one behind the other in one block, of books that are called the same throughout.
+
+    Who keeps one keeps all that come behind it: what is read is not to know it.
+    """
+
+    run_id: str
+    block: SnapshotBlock
+    names: Sequence[BookName]
+    begin: int = 0
+    end: int = 0
+    """Where it ends, once there is a next one."""
+    next: "_Stretch | None" = None
+
+
 class SnapshotLog:
     """Stretches, each of which knows the next. One thread adds some; who has read one holds it no longer."""
 
     def __init__(self) -> None:
-        self._last = Stretch("", SnapshotTape(SnapshotRule(1, 0, 1)).block, ())
+        self._last = _Stretch("", SnapshotTape(SnapshotRule(1, 0, 1)).block, ())
 
     def follow(self, run_id: str, block: SnapshotBlock, names: Sequence[BookName]) -> None:
         """Take it that what is handed over from now on lies there, of books that are called so. Cost: 0.2 us mostly.
@@ -29,7 +46,7 @@ class SnapshotLog:
         last = self._last
         if last.block is not block or last.names is not names or last.run_id != run_id:
             last.end = handed(last.block.handed)
-            self._last = last.next = Stretch(run_id, block, names, handed(block.handed))
+            self._last = last.next = _Stretch(run_id, block, names, handed(block.handed))
 
     def reader(self, form: Callable[[SnapshotBatch], T]) -> "LogReader[T]":
         """Return a reader of all that is handed over from now on, in the form that its store keeps."""
@@ -39,7 +56,7 @@ class SnapshotLog:
 class LogReader(Generic[T]):
     """One store's place in the log. One thread at a time: the store's queue reads under its lock."""
 
-    def __init__(self, stretch: Stretch, begin: int, form: Callable[[SnapshotBatch], T]) -> None:
+    def __init__(self, stretch: _Stretch, begin: int, form: Callable[[SnapshotBatch], T]) -> None:
         self._stretch, self._begin, self._form = stretch, begin, form
 
     def peek(self) -> T | None:
@@ -50,7 +67,7 @@ class LogReader(Generic[T]):
             if stretch.next is not None:
                 end = stretch.end
             if end > self._begin:
-                return self._form(stretch.part(self._begin, end))
+                return self._form(part_of(stretch.run_id, stretch.block, self._begin, end, stretch.names))
             if stretch.next is None:
                 return None
             self._stretch, self._begin = stretch.next, stretch.next.begin

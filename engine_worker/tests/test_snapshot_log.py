@@ -1,5 +1,6 @@
 """The way of snapshots from the market to the stores: read while they are written, whole, once and in order."""
 
+import weakref
 from pathlib import Path
 from threading import Thread
 from time import monotonic
@@ -102,7 +103,25 @@ def test_a_stretch_ends_where_names_change_though_the_block_goes_on() -> None:
     before, behind = read(reader)
     assert (before.names, behind.names) == (NAMES, names)
     assert np.concatenate([before.seqs, behind.seqs]).tolist() == list(range(1, len(before) + len(behind) + 1))
-    assert before.stretch is not None and before.stretch.end == len(before) == behind.begin
+    assert before.block is behind.block and len(before) == behind.begin
+    assert before.followed_by(behind) is None
+
+
+def test_what_is_read_keeps_its_own_block_alive_and_none_that_came_later() -> None:
+    writing = Writing()
+    reader = writing.reader()
+    writing.take(session(100))
+    first = reader.peek()
+    blocks = []
+    for seed in range(1, 40):
+        writing.take(session(100, seed=seed))
+        blocks.append(weakref.ref(writing.tape.block.rows))
+        read(reader)
+    del writing, reader
+    assert (
+        first is not None
+        and [block for block in blocks if block() is not None and block() is not first.rows.base] == []
+    )
 
 
 def test_what_a_store_reads_in_the_middle_of_a_pass_is_whole() -> None:
