@@ -62,7 +62,7 @@ class CsvEncoder:
 
     def encode(self, records: MboArray) -> bytes:
         """Return pretty lines. Needs room for the longest possible ones: about 260 bytes for each record."""
-        out = np.empty(len(records) * kernel.MAX_LINE_BYTES, np.uint8)
+        out = np.empty(len(records) * kernel.MAX_LINE_BYTES + 8, np.uint8)
         size: int = kernel.encode(_writable(records), *self._table.arrays, np.empty(20, np.uint8), out)
         return out[:size].tobytes()
 
@@ -83,6 +83,9 @@ class CsvStreamDecoder:
         self._state = np.zeros(kernel.STATE_SLOTS, np.int64)
         self._rejected = np.zeros(kernel.REASONS, np.int64)
         self._values = np.zeros(len(COLUMNS), np.uint64)
+        self._recent = np.zeros(kernel.RECENT_SLOTS, np.uint64)
+        for slot, place in enumerate((0, 8, 12)):
+            self._recent[slot] = int.from_bytes(kernel.EPOCH[place : place + 8], "little")
         self._table = _SymbolTable({})
         self._begin = self._end = 0
 
@@ -145,7 +148,8 @@ class CsvStreamDecoder:
         while True:
             end, self._begin, got, fault = kernel.decode(
                 *(self._text, self._begin, self._end, self._columns, self._strict),
-                *(self._records[count:], self._state, self._rejected, self._values, _LIMITS, *self._table.arrays),
+                *(self._records[count:], self._state, self._rejected, self._values, _LIMITS, self._recent),
+                *self._table.arrays,
             )
             count += int(got)
             if end != kernel.SYMBOLS_FULL:
