@@ -15,6 +15,8 @@ LIVE_DEPTH: Final = 200
 BOOK_TTL_S: Final = 15
 """Life of the two keys below: the engine renews them once a second, so the books vanish with it, and not before."""
 
+GROUP_CHANNEL: Final = "asgi__group__{}"
+"""Where Redis publishes what is sent to a group, as channels_redis names it for its default prefix."""
 BOOK_KEY: Final = "batonic:book:{symbol}"
 """Redis: the newest BookMessage of a symbol (msgpack), for clients that join between two pushes."""
 

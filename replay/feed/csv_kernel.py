@@ -11,7 +11,7 @@ gives up at anything else, and a careful one for all that is allowed, which also
 """
 
 # numba types these functions by the arrays that they are given.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated"
 
 from typing import Any
 
@@ -486,8 +486,8 @@ def _vendor_line(text, i, end, record, state, recent, ids, lengths, names):
     slot = _slot(ids, np.int64(instrument_id))
     length = lengths[slot]
     for k in range(0, length, 8):
-        others = _word(text, i + k) ^ _word(names, slot * SYMBOL_BYTES + k)
-        is_good &= others << np.uint64(8 * max(8 - length + k, 0)) == np.uint64(0)
+        differing = _word(text, i + k) ^ _word(names, slot * SYMBOL_BYTES + k)
+        is_good &= differing << np.uint64(8 * max(8 - length + k, 0)) == np.uint64(0)
     i += length
     if not is_good or ids[slot] < 0 or text[i] != NEWLINE:
         return np.int64(-1)
