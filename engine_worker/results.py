@@ -64,9 +64,9 @@ def benchmark_line(run: Run, config: EngineConfig) -> dict[str, Any]:
     """Return what one replay took.
 
     ``apply_*``: decoding and applying one record, clock reads included (about 30 ns), sampled. ``snap_*``: what each
-    snapshot waited from the end of its event, when the kernel reads the clock, until every store had it in its queue
-    (the writing of its levels, the rest of its pass, the hand-over), and what encoding took each store a snapshot of
-    its last batch, on its own thread. The time in the queues is not in it; live books go out every PUSH_MS.
+    snapshot waited from the end of its event, when the kernel reads the clock, until every store could read it (the
+    writing of its levels, the hand-over), and what encoding took each store a snapshot of its last batch, on its own
+    thread. The time until a store takes it is not in it; live books go out every PUSH_MS.
     ``elapsed_s``: from the arrival of the first record to the last one applied. ``resumed_at``: the records that were
     applied before this engine, or this connection, went on with the replay; what is measured is the rest. Else null.
     ``replay_id``: what the gateway calls the replay; 0 where it does not say.

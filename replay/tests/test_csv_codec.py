@@ -351,3 +351,108 @@ def test_the_longest_line_fits_the_room_that_the_kernel_is_given() -> None:
     records["price"], records["ts_in_delta"] = -(2**63), -(2**31)
     longest = encode_csv(records, {2**32 - 1: "S" * 70})
     assert 240 < len(longest) <= csv_kernel.MAX_LINE_BYTES
+
+
+# the quick reader and the careful one
+
+VENDOR = {**LINE, "ts_event": "2025-09-24T19:30:00.000860311Z"}
+_BUFFER = 4096
+
+
+def read_at_the_start(text: bytes) -> tuple[bytes, dict[str, int], dict[int, str]]:
+    """Return the records of some lines, what was left out, and the symbols; the quick reader has room for them."""
+    decoder = CsvStreamDecoder(1 << 16)
+    return push(decoder, HEADER + text).tobytes(), decoder.rejected, decoder.symbols
+
+
+def read_at_the_end(text: bytes) -> tuple[bytes, dict[str, int], dict[int, str]]:
+    """Return the same from the careful reader, line by line: the quick one has no room at the end of a buffer."""
+    padding = b"x\n" * ((_BUFFER - csv_kernel.VENDOR_LINE_BYTES) // 2)
+    decoder, found = CsvStreamDecoder(_BUFFER), b""
+    push(decoder, HEADER)
+    for part in text.split(b"\n")[:-1]:
+        found += push(decoder, padding + part + b"\n").tobytes()
+    rejected = decoder.rejected
+    rejected["bad value"] -= text.count(b"\n") * len(padding) // 2
+    return found, {reason: count for reason, count in rejected.items() if count}, decoder.symbols
+
+
+def both(text: bytes) -> tuple[bytes, dict[str, int], dict[int, str]]:
+    quick = read_at_the_start(text)
+    assert quick == read_at_the_end(text)
+    return quick
+
+
+VALUES = {
+    "ts_recv": ["", "0", "1969-12-31T23:59:59.999999999Z", "2025-09-24T19:30:00.00138539Z", "2025-09-24T19:30:00Z",
+                "2025-09-24T19:30:01.999999999Z", "2025-09-24 19:30:00.001385399Z", "2025-02-29T19:30:00.001385399Z",
+                "2025-09-24T19:30:00.001385399+00:00", "2025-09-24T19:30:00.0013853999Z",
+                "2025-09-24T19:30:00,001385399Z",
+                "2025-09-24T19:30:00.00138539:Z", "2025-09-24T19:30:00.001385399z"],
+    "rtype": ["160", "161", "0160", ""],
+    "publisher_id": ["0", "65535", "65536", "-1", "00000001"],
+    "instrument_id": ["0", "1", "4294967295", "4294967296", "432670"],
+    "action": list("ACMRTFNXa") + ["", "AA"],
+    "side": list("BANX") + ["", "b"],
+    "price": ["", "0.000000000", "-0.000000001", "-64.830000000", "9223372036.854775807", "9223372036.854775808",
+              "9223372034.999999999", "9223372035.000000000", "64.83", "64.83000000a", "64.8300000000", "64830000000",
+              "00000000064.830000000", "64..30000000", "123456789012345.000000000"],
+    "size": ["0", "99999999", "100000000", "4294967295", "4294967296", "1.0"],
+    "channel_id": ["0", "255", "256"],
+    "order_id": ["0", "12345678", "123456789012345", "1234567890123456", "18446744073709551615",
+                 "18446744073709551616"],
+    "flags": ["0", "255", "256"],
+    "ts_in_delta": ["0", "-1", "2147483647", "2147483648", "-2147483648", "-2147483649", "--1", "-"],
+    "sequence": ["0", "4294967295", "4294967296", "1 "],
+    "symbol": ["", "CLX5", "CLX", "CLX56", "A_SYMBOL_LONGER_THAN_A_WORD", "A_SYMBOL_LONGER_THAN_A_WORK", "S" * 70,
+               "S" * 71],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("column", VALUES)
+def test_both_readers_take_and_refuse_the_same_values(column: str) -> None:
+    plain = ",".join(VENDOR.values()).encode() + b"\n"
+    lines = [",".join({**VENDOR, column: value}.values()).encode() + b"\n" for value in VALUES[column]]
+    for text in lines:
+        both(plain + text + plain)
+    both(b"".join(lines) + b"".join(reversed(lines)))
+
+
+def test_the_quick_reader_reads_what_the_vendor_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be the careful one that the others are compared with."""
+    plain = ",".join(VENDOR.values()).encode() + b"\n"
+    decoder = CsvStreamDecoder(1 << 16)
+    push(decoder, HEADER + plain)
+    decoder._values[:] = 7  # where the careful reader puts what it reads
+    assert len(push(decoder, plain)) == 1
+    assert (decoder._values == 7).all() and decoder.lines == 3
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**31)), min_size=1, max_size=6),
+    changes=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=4),
+)
+def test_both_readers_agree_on_damaged_lines(rows: list[tuple[int, int]], changes: list[tuple[int, int]]) -> None:
+    records = np.concatenate([random_records(seed, 1) for _, seed in rows])
+    records["ts_event"] = [1_758_742_200_000_000_000 + ns % 3_000_000_000 for ns, _ in rows]
+    records["ts_recv"] = records["ts_event"] + np.uint64(1000)
+    text = bytearray(encode_csv(records, SYMBOLS))
+    for place, byte in changes:
+        text[place % len(text)] = byte
+    both(bytes(text[:-1]) + b"\n")
+
+
+def test_bytes_like_an_unset_time_are_no_time() -> None:
+    for blank in (bytes(20), b"\xff" * 20, csv_kernel.EPOCH):
+        found, rejected, _ = both(blank + b"000000007Z," + ",".join([*VENDOR.values()][1:]).encode() + b"\n")
+        assert (len(found) > 0) == (blank == csv_kernel.EPOCH) != bool(rejected)
+
+
+def test_numbers_of_every_length_come_back() -> None:
+    records = random_records(3, 400)
+    records["order_id"] = [value for n in range(20) for value in [10**n - 1, 10**n] * 10]
+    records["sequence"] = [value for n in range(10) for value in [10**n - 1, min(10**n, 2**32 - 1)] * 20]
+    data = HEADER + encode_csv(records, SYMBOLS)
+    assert [int(row.split(b",")[10]) for row in data.splitlines()[1:]] == records["order_id"].tolist()
+    assert read(data).tobytes() == records.tobytes()
