@@ -10,7 +10,7 @@ from orderbook.book.mbo import MBO, MBO_LENGTH, MBO_RTYPE, UNDEF_TIMESTAMP, MboA
 from replay.feed.csv_codec import HEADER, CsvStreamDecoder, encode_csv, parse_header
 from replay.feed.dbn_codec import DbnStreamDecoder
 from replay.feed.dbn_metadata import PREFIX_BYTES, decode_metadata, encode_metadata, metadata_size
-from replay.feed.stream import MIN_BUFFER_BYTES, FeedError, StreamDecoder
+from replay.feed.stream import BUFFER_BYTES, MIN_BUFFER_BYTES, FeedError, StreamDecoder
 from replay.tests.fuzz import csv_oracle
 from replay.tests.fuzz.books import both_books_agree
 from replay.tests.fuzz.mutations import split_plan
@@ -85,7 +85,9 @@ def fuzz_dbn(data: bytes) -> None:
     agree(whole, pieces)
     assert len(whole.records) <= len(stream)
     if whole.error is None:
-        again = drive(DbnStreamDecoder(), encode_metadata("X", 0, whole.symbols) + whole.records, bound=1 << 20)
+        again = drive(
+            DbnStreamDecoder(), encode_metadata("X", 0, whole.symbols) + whole.records, bound=2 * BUFFER_BYTES
+        )
         assert again == whole._replace(symbols=dict(sorted(whole.symbols.items())), rejected={})
     both_books_agree(whole.array)
 
@@ -138,7 +140,7 @@ def _comes_back(outcome: Outcome) -> None:
     records = outcome.array.copy()
     for name in ("ts_event", "ts_recv"):
         records[name][records[name] == 0] = UNDEF_TIMESTAMP
-    again = drive(CsvStreamDecoder(strict=True), HEADER + encode_csv(records, outcome.symbols), bound=1 << 20)
+    again = drive(CsvStreamDecoder(strict=True), HEADER + encode_csv(records, outcome.symbols), bound=2 * BUFFER_BYTES)
     assert (again.error, again.records) == (None, records.tobytes())
     present = {int(id_) for id_ in records["instrument_id"]}
     assert again.symbols == {id_: symbol for id_, symbol in outcome.symbols.items() if id_ in present}
