@@ -113,9 +113,8 @@ class RunBooks:
         self._grow()
         self._admit([self._numbers[key] for key in new], records)
 
-    def hands_over_to(self, log: SnapshotLog, run_id: str) -> None:
-        """Have the market hand over to a log what it writes from now on. Before each pass. Cost: 1 us mostly."""
-        self._tape.hands_over = True
+    def follow_by(self, log: SnapshotLog, run_id: str) -> None:
+        """Have a log follow what the market hands over from now on. Before each pass. Cost: 2 us mostly."""
         self._tape.reserve(1)
         log.follow(run_id, self._tape.block, self._called)
 

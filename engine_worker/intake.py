@@ -65,8 +65,9 @@ class Intake:
 
     def _pass(self, run: Run, records: MboArray) -> int:
         """Apply records in one go, all or the first ones. Returns how many."""
-        if not (run.is_picture or run.finished):
-            run.books.hands_over_to(self._log, run.run_id)
+        run.tape.hands_over = run.is_kept
+        if run.is_kept:
+            run.books.follow_by(self._log, run.run_id)
         done = self.sampler.apply(run.market, records, run.tape)
         run.books.admit(records[:done])
         self._store(run)
@@ -74,18 +75,14 @@ class Intake:
         return done
 
     def _store(self, run: Run) -> None:
-        """Hand over what the market has not, and let the stores know; a picture is nothing to keep.
-
-        Nor is what comes behind the end of a run.
-        """
-        is_kept = not (run.is_picture or run.finished)
-        if is_kept:
+        """Hand over what the market has not, and have the stores take it in."""
+        if run.is_kept:
             run.books.hand_over(self._log, run.run_id)
         else:
             run.tape.discard()
         taken = run.tape.take()
         self._counters.events += taken.events
-        if not is_kept:
+        if not run.is_kept:
             return
         run.trades.add(taken.trades)
         count = len(taken.rows)

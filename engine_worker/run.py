@@ -67,6 +67,11 @@ class Run:
         return key_of(first) not in self.tracks or first["action"] != Action.CLEAR
 
     @property
+    def is_kept(self) -> bool:
+        """Whether its snapshots are for the stores: a picture is nothing to keep, nor is what comes behind its end."""
+        return not (self.is_picture or self.finished)
+
+    @property
     def is_hidden(self) -> bool:
         """Whether its books are not to be shown."""
         return self.stopped is not None

@@ -12,7 +12,7 @@ from dataclasses import replace
 from threading import Condition
 from typing import Final
 
-from engine_worker.mailbox import FifoMailbox
+from engine_worker.fifo_mailbox import FifoMailbox
 from engine_worker.metrics import SinkCounters
 from engine_worker.named_rows import NamedRows, joined, packed, unpacked
 from engine_worker.spill import Spill, SpillDamaged, SpillUnavailable

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from engine_worker.batch import SnapshotBatch
-from engine_worker.mailbox import FifoMailbox
+from engine_worker.fifo_mailbox import FifoMailbox
 from engine_worker.mark import FilePlace
 from engine_worker.sinks.base import SinkUnavailable, Written
 from engine_worker.sinks.overlap import Overlap, read_overlap

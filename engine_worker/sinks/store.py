@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from engine_worker.batch import SnapshotBatch
-from engine_worker.mailbox import FifoMailbox, P
+from engine_worker.fifo_mailbox import FifoMailbox, P
 from engine_worker.sinks.base import ThreadedSink, Writer
 from engine_worker.snapshot_log import SnapshotLog
 

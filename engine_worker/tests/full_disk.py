@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from engine_worker.batch import SnapshotBatch
-from engine_worker.mailbox import FifoMailbox
+from engine_worker.fifo_mailbox import FifoMailbox
 from engine_worker.metrics import SinkCounters
 from engine_worker.sinks.base import SinkUnavailable, ThreadedSink
 from engine_worker.sinks.jsonl import JsonlWriter

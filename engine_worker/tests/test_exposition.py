@@ -10,9 +10,9 @@ from prometheus_client import generate_latest
 
 from engine_worker import exposition
 from engine_worker.exposition import BOUNDS, EngineCollector, registry_of
+from engine_worker.fifo_mailbox import FifoMailbox
 from engine_worker.histogram import LatencyHistogram
 from engine_worker.lag import Lag
-from engine_worker.mailbox import FifoMailbox
 from engine_worker.sinks.base import Sink, ThreadedSink, Written
 from engine_worker.tests.builders import Desk, blank, interleaved, session
 from engine_worker.tests.parcels import Parcel, parcels

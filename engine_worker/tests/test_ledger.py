@@ -6,8 +6,9 @@ from threading import Event, Thread, current_thread
 import pytest
 
 from engine_worker.batch import SnapshotBatch
+from engine_worker.fifo_mailbox import FifoMailbox
 from engine_worker.ledger import MOST, Ledger
-from engine_worker.mailbox import FifoMailbox, Progress
+from engine_worker.mailbox import Progress
 from engine_worker.mark import FilePlace, Mark, first_mark
 from engine_worker.sinks.deadline import DeadlineConnection
 from engine_worker.sinks.mark_table import MarkTable

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
-from engine_worker.mailbox import FifoMailbox, LatestMailbox
+from engine_worker.fifo_mailbox import FifoMailbox
+from engine_worker.mailbox import LatestMailbox
 from engine_worker.tests.batches import closes
 from engine_worker.tests.parcels import Parcel, numbers, parcels
 

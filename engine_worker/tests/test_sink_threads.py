@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from engine_worker.mailbox import FifoMailbox, LatestMailbox, Mailbox
+from engine_worker.fifo_mailbox import FifoMailbox
+from engine_worker.mailbox import LatestMailbox, Mailbox
 from engine_worker.sinks.base import SinkUnavailable, ThreadedSink, Written
 from engine_worker.tests.batches import closes
 from engine_worker.tests.parcels import Parcel, numbers, parcels

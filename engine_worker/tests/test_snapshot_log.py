@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine_worker.batch import BookName, SnapshotBatch
-from engine_worker.mailbox import FifoMailbox
+from engine_worker.fifo_mailbox import FifoMailbox
 from engine_worker.named_rows import named_rows
 from engine_worker.snapshot_log import LogReader, SnapshotLog
 from engine_worker.spill import Spill

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from engine_worker.mailbox import FifoMailbox
+from engine_worker.fifo_mailbox import FifoMailbox
 from engine_worker.sinks.base import SinkUnavailable, ThreadedSink, Written
 from engine_worker.tests.builders import FeedServer, Remembering, blank, config, dbn_bytes, send_and_end, session
 from engine_worker.tests.parcels import Parcel

@@ -249,7 +249,7 @@ def _days(year, month, day):
 def _timestamp(text, i, end):
     if text[i] == COMMA or text[i] == NEWLINE or text[i] == RETURN:
         return np.uint64(UNDEF_TIMESTAMP), i, OK
-    if i + 20 >= end or text[i + 4] != MINUS:
+    if i + 20 >= end or _two(text, i) < 0 or _two(text, i + 2) < 0 or text[i + 4] != MINUS:  # all of them on this line
         return _unsigned(text, i, U64_MAX)
     # A line end inside the fixed part is no digit and no separator: it is a fault like any other.
     separated = (

@@ -443,6 +443,10 @@ def test_both_readers_agree_on_damaged_lines(rows: list[tuple[int, int]], change
     both(bytes(text[:-1]) + b"\n")
 
 
+def test_what_is_wrong_with_a_line_does_not_depend_on_what_comes_behind_it() -> None:
+    assert both(b"2\n25-09-24T19:30:00.000001000Z\n")[1] == {"missing column": 1, "bad value": 1}
+
+
 def test_bytes_like_an_unset_time_are_no_time() -> None:
     for blank in (bytes(20), b"\xff" * 20, csv_kernel.EPOCH):
         found, rejected, _ = both(blank + b"000000007Z," + ",".join([*VENDOR.values()][1:]).encode() + b"\n")
