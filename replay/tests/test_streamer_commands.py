@@ -44,9 +44,9 @@ def test_time_is_controlled_through_commands(remote: StreamerRemote) -> None:
         assert remote.call("step", {"unit": "record", "by": -7})["position"] == 1493
         status = remote.call("pace", {"pace": {"market_time": 0.5}, "skip_idle_s": 2.5})
         assert (status["pace"], status["skip_idle_s"]) == ({"market_time": 0.5}, 2.5)
-        assert remote.call("resume")["state"] == "REPLAYING"
         with pytest.raises(StreamerRefused, match="Expected a record from 0 to 3000, the end of the file, found 3001"):
             remote.call("seek", {"to": {"record": 3001}})
+        assert remote.call("resume")["state"] == "REPLAYING"  # for some ms only, that is what is left
 
 
 class Held:
