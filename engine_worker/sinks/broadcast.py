@@ -9,7 +9,7 @@ it.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import msgpack
@@ -112,14 +112,16 @@ class BroadcastWriter:
             for book, _ in shown:
                 if book.since_ns:
                     self.publish_ns.add(now_ns - book.since_ns)
-        for book in batch:
-            if book.complete:
-                self._keep(book.key, _complete_text(book))
+        self._keep({book.key: _complete_text(book) for book in batch if book.complete})
 
-    def _keep(self, key: str, form: bytes | str) -> None:
-        """Write a book under its key."""
-        self._kept[key] = form
-        self._redis.set(key, form, ex=BOOK_TTL_S)
+    def _keep(self, forms: Mapping[str, bytes | str]) -> None:
+        """Write books under their keys, however many, in one journey."""
+        if forms:
+            self._kept |= forms
+            pipeline = self._redis.pipeline(transaction=False)
+            for key, form in forms.items():
+                pipeline.set(key, form, ex=BOOK_TTL_S)
+            pipeline.execute()
 
     def _live_on(self) -> None:
         """Say that the engine lives: its status, and the life of every book. A Redis that was restarted has none."""
@@ -129,9 +131,9 @@ class BroadcastWriter:
         for key in self._kept:
             pipeline.expire(key, BOOK_TTL_S)
         renewed = pipeline.execute()[told:]
-        lost = {key: form for (key, form), is_there in zip(self._kept.items(), renewed, strict=True) if not is_there}
-        for key, form in lost.items():
-            self._keep(key, form)
+        self._keep(
+            {key: form for (key, form), is_there in zip(self._kept.items(), renewed, strict=True) if not is_there}
+        )
 
 
 class BroadcastSink(ThreadedSink[LiveBook]):
