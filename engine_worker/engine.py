@@ -16,6 +16,7 @@ from engine_worker.catch_up import Astray
 from engine_worker.config import EngineConfig
 from engine_worker.connection import Connection, FeedInterrupted
 from engine_worker.feed_client import FeedClient
+from engine_worker.heap import return_free_pages
 from engine_worker.intake import Intake
 from engine_worker.metrics import EngineCounters
 from engine_worker.naming import Names
@@ -82,6 +83,7 @@ class Engine:
             finally:
                 connection.close()
                 self.counters.settle()
+                return_free_pages()  # while nothing is kept waiting
             self.state = "connecting"
         self.state = "stopping"
 
