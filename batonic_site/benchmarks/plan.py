@@ -54,12 +54,12 @@ PLAN: Final = (
     _pipeline("every-change", "--records", "2000000", "--snapshot-every", "0", "--database"),
     *map(_rate, RATES),
     _pipeline(
-        "audience", "--rate", "50000", "--records", "500000", "--clients", "100", "--rounds", "2",
+        "audience", "--rate", "50000", "--records", "1000000", "--clients", "100", "--rounds", "3",
         quick=("--rate", "2000", "--records", "12000", "--clients", "3", "--rounds", "1"),
     ),
     _pipeline(
-        "memory", "--resting", "--records", "1000000", "--replays", "10", "--rounds", "1",
-        quick=("--records", "20000", "--replays", "2"),
+        "memory", "--resting", "--records", "1000000", "--replays", "10", "--rounds", "3",
+        quick=("--replays", "2", *_QUICK_PIPELINE),
     ),
     _sockets("sockets-10hz", "--clients", "1000", "--push-ms", "100", "--web-processes", "1"),
     _sockets("sockets-20hz", "--clients", "10,50,100,1000", "--push-ms", "50", "--web-processes", "2"),
