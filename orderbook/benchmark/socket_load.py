@@ -82,7 +82,7 @@ def measure_round(pipes: Sequence[Connection], plan: Plan, clients: int, stalled
     of_servers: Report = dict.fromkeys(_OF_SERVERS)
     if pids:
         of_servers = {
-            "server_cpu_s": round(spent_s, 2),
+            "server_cpu_s": round(spent_s, 3),
             "server_core_percent": round(100 * spent_s / plan.seconds, 1),
             "server_peak_mb": round(max(memory) / _MB, 1),
             "server_growth_mb": round(max(memory) / _MB - mb_before, 1),
