@@ -1,9 +1,7 @@
 """Run the engine: follow the feed, rebuild the books, store and show them. SIGTERM and Ctrl-C drain and end it."""
 
 import logging
-import signal
 import sys
-from threading import Event
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
@@ -11,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from engine_worker.config import engine_config
 from engine_worker.heap import return_large_blocks
 from engine_worker.status import status_line
+from engine_worker.stop_signals import StopSignals
 from engine_worker.threads import EngineThreads, prefer_feed
 
 STATUS_EVERY_S: Final = 1.0
@@ -23,9 +22,7 @@ class Command(BaseCommand):
     help = __doc__
 
     def handle(self, *args: Any, **options: Any) -> None:
-        stop = Event()
-        for signal_number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signal_number, lambda *_: stop.set())
+        stop = StopSignals()
         prefer_feed()
         return_large_blocks()
         config = engine_config()
@@ -38,7 +35,7 @@ class Command(BaseCommand):
             raise CommandError(f"The engine stopped because of a fault in: {', '.join(dead)}. The log says where.")
         log.info("engine stopped", extra={"engine": config.name})
 
-    def _watch(self, threads: EngineThreads, stop: Event) -> list[str]:
+    def _watch(self, threads: EngineThreads, stop: StopSignals) -> list[str]:
         """Say how it goes until told to stop, or until a thread dies. Returns the dead ones."""
         terminal = sys.stdout.isatty()
         status = threads.status_reader()
