@@ -38,7 +38,7 @@ format: $(VENV)/.dev ## write the code in its one format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.run ## run every benchmark, 14 minutes of a quiet machine, and write docs/benchmarks.md
+bench: $(VENV)/.run ## run every benchmark, 15 minutes of a quiet machine, and write docs/benchmarks.md
 	$(BIN)/python manage.py bench --write docs/benchmarks.md
 
 fuzz: $(VENV)/.dev ## feed damaged bytes to everything that reads foreign ones (FUZZ_S=20 seconds each)

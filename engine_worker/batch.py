@@ -6,23 +6,13 @@ for whoever reads them one by one.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from orderbook.book.mbo import BookKey
+from engine_worker.book_names import BookName
 from orderbook.book.snapshot import BookSnapshot
 from orderbook.book.snapshot_tape import SnapshotBlock
-
-
-class BookName(NamedTuple):
-    """What a book is called, and its grid."""
-
-    symbol: str
-    tick: int
-    """1e-9 units; 0 while no price has told any."""
-    key: BookKey
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from engine_worker.batch import BookName
+from engine_worker.book_names import BookName, BookNames
 from engine_worker.grids import ANY, learn
 from engine_worker.naming import Names, Registered
 from engine_worker.snapshot_log import SnapshotLog
-from engine_worker.tracks import Flags, SymbolOf, Track, Waiting, with_room
+from engine_worker.tracks import Flags, Numbers, SymbolOf, Track, Waiting, with_room
 from orderbook.book.mbo import BookKey, MboArray, book_key, book_tags
 from orderbook.book.protocol import Market
 from orderbook.book.snapshot_tape import SnapshotTape
@@ -41,10 +41,13 @@ class RunBooks:
         self._symbol_of = symbol_of
         self._by_number: list[Track | None] = []
         self._known: Flags = np.zeros(0, np.bool_)  # of which there is a track
-        self._called: list[BookName] = []  # by number; without a symbol where no record has named the book
+        self._called = BookNames()  # by number; without a symbol where no record has named the book
         self._names: tuple[BookName, ...] | None = ()
         self._standing: Flags = np.zeros(0, np.bool_)  # took something since the streamer last cleared them
         self._numbers: dict[BookKey, int] = {}
+        self._symbols: set[str] = set()
+        self._groups: dict[str, int] = {}
+        self._watched: tuple[frozenset[str], int, Numbers] = (frozenset(), 0, np.zeros(0, np.int64))
 
     def track(self, number: int) -> Track:
         """Return a book of the run by its number."""
@@ -52,9 +55,21 @@ class RunBooks:
         assert track is not None
         return track
 
+    def is_whole(self, number: int) -> bool:
+        """Say whether a book may be looked at: it is not in mid-event."""
+        return self.track(number).book.at_event_end
+
     def records(self, track: Track) -> int:
         """Return how many records a book has taken in the run."""
         return int(self._tape.book_records[track.number]) if track.number < len(self._tape.book_records) else 0
+
+    def numbers_of(self, groups: frozenset[str]) -> Numbers:
+        """Return the books of some groups. Cost: O(1) while neither groups nor books are others than last time."""
+        seen, known, numbers = self._watched
+        if seen is not groups or known != len(self._groups):
+            numbers = np.array([self._groups[group] for group in groups if group in self._groups], np.int64)
+            self._watched = groups, len(self._groups), numbers
+        return numbers
 
     def stand_as_in(self, other: "RunBooks") -> None:
         """Take it that the books of another run stand, and may be cleared."""
@@ -106,9 +121,8 @@ class RunBooks:
 
     def introduce(self, records: MboArray) -> None:
         """Name the books of records that are not applied: those of a picture beyond MAX_MSGS may be cleared too."""
-        keys = [book_key(int(tag)) for tag in np.unique(book_tags(records))]
-        new = [key for key in keys if key not in self.tracks]
-        for key in sorted(new, key=lambda key: _first_of(key, records)):
+        new = [key for key in _by_first_record(records) if key not in self.tracks]
+        for key in new:
             self._market.book(key)
         self._grow()
         self._admit([self._numbers[key] for key in new], records)
@@ -126,12 +140,14 @@ class RunBooks:
             return
         log.follow(run_id, tape.block, self._called)  # what is left at the end of a run may lie in a new block
         for row, book, tick in learn(tape.grids, written):
+            track = self.track(book)
+            track.name = track.name._replace(tick=tick)
             if written.seqs[row] > 1:  # those before are called otherwise
                 tape.hand_over(begin + row)
-                self._called = self._called.copy()
+                self._called = self._called.with_name(book, track.name)
                 log.follow(run_id, tape.block, self._called)
-            track = self.track(book)
-            self._called[book] = track.name = track.name._replace(tick=tick)
+            else:
+                self._called[book] = track.name
             self._names = None
         tape.hand_over()
 
@@ -149,7 +165,7 @@ class RunBooks:
         if books == known:
             return
         self._by_number += [None] * (books - known)
-        self._called += [BookName("", 0, key) for key in keys[known:]]
+        self._called.extend(BookName("", 0, key) for key in keys[known:])
         self._numbers |= {key: number for number, key in enumerate(keys[known:], known)}
         self._known = with_room(self._known, books)
         self._standing = with_room(self._standing, books)
@@ -164,11 +180,11 @@ class RunBooks:
 
     def _admit(self, numbers: list[int], records: MboArray) -> None:
         """Make a track for each new book, in the order in which the stream names them."""
-        keys = {number: self._market.keys[number] for number in numbers}
         if len(numbers) > 1:
-            numbers.sort(key=lambda number: _first_of(keys[number], records))
+            places = {key: place for place, key in enumerate(_by_first_record(records))}
+            numbers = sorted(numbers, key=lambda number: places[self._market.keys[number]])
         for number in numbers:
-            key = keys[number]
+            key = self._market.keys[number]
             self._track(number, BookName(self._name(key), 0, key))
         self._names = None
 
@@ -179,6 +195,8 @@ class RunBooks:
             name = name._replace(tick=known.tick)
         book = self._market.book(name.key)
         self._by_number[number] = self.tracks[name.key] = Track(number, name, book, is_inferred=known is None)
+        self._symbols.add(name.symbol)
+        self._groups[self.tracks[name.key].group] = number
         self._known[number] = True
         self._called[number] = name
         self._tape.grids[number] = name.tick if known is None else ANY
@@ -186,8 +204,7 @@ class RunBooks:
     def _name(self, key: BookKey) -> str:
         """Return a symbol that no other book of the run has, also where the feed calls two instruments the same."""
         symbol = self._naming.name(key, self._symbol_of(key.instrument_id))
-        used = any(track.symbol == symbol for track in self.tracks.values())
-        return f"{symbol}.{key.instrument_id}" if used else symbol
+        return f"{symbol}.{key.instrument_id}" if symbol in self._symbols else symbol
 
     @property
     def names(self) -> tuple[BookName, ...]:
@@ -197,6 +214,7 @@ class RunBooks:
         return self._names
 
 
-def _first_of(key: BookKey, records: MboArray) -> int:
-    is_its = (records["publisher_id"] == key.publisher_id) & (records["instrument_id"] == key.instrument_id)
-    return int(is_its.argmax())
+def _by_first_record(records: MboArray) -> list[BookKey]:
+    """Return the books of records in the order in which these name them."""
+    tags, firsts = np.unique(book_tags(records), return_index=True)
+    return [book_key(tag) for tag in tags[firsts.argsort()].tolist()]

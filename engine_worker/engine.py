@@ -24,8 +24,7 @@ from engine_worker.pusher import Pusher
 from engine_worker.results import write_results
 from engine_worker.resumption import Resumption
 from engine_worker.run import Run
-from engine_worker.sinks.base import Sink
-from engine_worker.sinks.broadcast import LiveBook
+from engine_worker.sinks.broadcast import LiveSink
 from engine_worker.sinks.store import Store
 from engine_worker.stream_kinds import first_plain
 from engine_worker.tracks import SymbolOf
@@ -45,7 +44,7 @@ class Engine:
         self,
         config: EngineConfig,
         stores: Sequence[Store],
-        live: Sink[LiveBook],
+        live: LiveSink,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         resumption: Resumption | None = None,
     ) -> None:

@@ -7,6 +7,7 @@ until its taker says that it is done, so that nothing is between two places when
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
+from itertools import islice
 from threading import Condition, Lock
 from typing import Generic, NamedTuple, TypeVar
 
@@ -106,12 +107,14 @@ class Mailbox(ABC, Generic[T]):
 class LatestMailbox(Mailbox[T]):
     """One slot for each key: a newer item replaces the one that waits there, counted as conflated.
 
-    Bounded by the number of keys. Each item counts as one snapshot.
+    Bounded by the number of keys. Each item counts as one snapshot. At most ``batch`` are taken at once, those first
+    whose slots have been filled longest.
     """
 
-    def __init__(self, key: Callable[[T], Hashable]) -> None:
+    def __init__(self, key: Callable[[T], Hashable], batch: int) -> None:
         super().__init__()
         self._key = key
+        self._batch = batch
         self._slots: dict[Hashable, T] = {}
         self._taken: list[T] = []
 
@@ -130,8 +133,7 @@ class LatestMailbox(Mailbox[T]):
     def take(self, timeout_s: float) -> list[T]:
         with self.lock:
             self._filled.wait_for(lambda: self._slots or self._closed, timeout_s)
-            self._taken = list(self._slots.values())
-            self._slots.clear()
+            self._taken = [self._slots.pop(key) for key in list(islice(self._slots, self._batch))]
             return self._taken
 
     def put_back(self) -> None:

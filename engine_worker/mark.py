@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine_worker.batch import BookName
+from engine_worker.book_names import BookName
 from engine_worker.trail import Spot
 from orderbook.book.mbo import BookKey
 from orderbook.book.snapshot_tape import STATE_COLUMNS

@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from engine_worker.batch import BookName, SnapshotBatch
+from engine_worker.batch import SnapshotBatch
+from engine_worker.book_names import BookName
 from orderbook.book.mbo import BookKey
 from orderbook.book.snapshot_tape import SNAPSHOT_ROW
 

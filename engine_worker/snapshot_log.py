@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from engine_worker.batch import BookName, SnapshotBatch, part_of
+from engine_worker.batch import SnapshotBatch, part_of
+from engine_worker.book_names import BookName
 from orderbook.book.snapshot_kernel import handed
 from orderbook.book.snapshot_tape import SnapshotBlock, SnapshotRule, SnapshotTape
 

@@ -6,16 +6,19 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from engine_worker.batch import BookName
+from engine_worker.book_names import BookName
 from orderbook.book.mbo import BookKey, Side
 from orderbook.book.price import infer_tick
 from orderbook.book.protocol import OrderBook
 from orderbook.book.snapshot import BookSnapshot
+from orderbook.live import group_name
 
 SymbolOf = Callable[[int], str | None]
 """instrument_id -> symbol, None where the feed has told none."""
 
 Flags = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
+"""Of books."""
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
@@ -28,6 +31,8 @@ class Track:
         self.name = name
         """Its tick is that of the stored snapshots; the web sees more levels, and may know a finer one."""
         self.book = book
+        self.group = group_name(name.symbol)
+        """Of the channel layer: who looks at the book is in it."""
         self._tick = name.tick
         self._inferred = is_inferred
         self._pushed = 0
@@ -86,9 +91,12 @@ class Waiting:
         self._since[fresh] = now_ns
         self.changed |= books
 
-    def due(self, now_ns: int) -> Iterator[int]:
-        """Return the numbers of the books that may be shown now."""
-        return iter(np.flatnonzero(self.changed & (self._not_before <= now_ns)).tolist())
+    def due(self, now_ns: int, among: Numbers | None = None) -> list[int]:
+        """Return the numbers of the books that may be shown now, of all or of some; what waits longest first."""
+        books = self._changed(among)
+        books = books[self._not_before[books] <= now_ns]
+        due: list[int] = books[self._since[books].argsort(kind="stable")].tolist()
+        return due
 
     def shown(self, book: int, not_before_ns: int) -> int:
         """Note that a book is shown. Returns since when it had been waiting."""
@@ -96,12 +104,15 @@ class Waiting:
         self._not_before[book] = not_before_ns
         return int(self._since[book])
 
-    def dues(self) -> Iterator[tuple[int, int]]:
-        """Return from when on each changed book may be shown, and its number; the earliest first."""
-        books = np.flatnonzero(self.changed)
+    def dues(self, among: Numbers | None = None) -> Iterator[tuple[int, int]]:
+        """Return from when on each changed book may be shown, and its number, of all or of some; the earliest first."""
+        books = self._changed(among)
         times = self._not_before[books]
         order = times.argsort(kind="stable")
         return zip(times[order].tolist(), books[order].tolist(), strict=True)
+
+    def _changed(self, among: Numbers | None) -> Numbers:
+        return np.flatnonzero(self.changed) if among is None else among[self.changed[among]]
 
 
 def with_room(array: npt.NDArray[Scalar], length: int) -> npt.NDArray[Scalar]:

@@ -20,7 +20,10 @@ Symbol = Annotated[str, Query(min_length=1, max_length=71)]
 
 @router.get("/book")
 def live_book(request: HttpRequest, symbol: Symbol) -> HttpResponse:
-    """The live book with every level, at most a second old; none once the engine has been gone for 15 s."""
+    """The live book with every level, at most a second old; none once the engine has been gone for 15 s.
+
+    Of more than 128 books those that nobody looks at are renewed by turns.
+    """
     try:
         text = full_book_json(symbol)
     except (redis.exceptions.RedisError, OSError) as error:

@@ -75,7 +75,7 @@ class EngineStatus(TypedDict):
     dropped: int  # lost by any sink since the start
     lag_records: int  # arrived and not received yet
     lag_ms: float  # how long the oldest of them has waited, at most
-    symbols: dict[str, dict[str, str]]  # symbol -> {"bid", "ask", "ts", "state"} as text
+    symbols: dict[str, dict[str, str]]  # symbol -> {"bid", "ask", "ts", "state"} as text, of at most 101
     feed_path: str
     feed_size_bytes: int
     degraded: dict[str, str]  # a sink, the results or the feed -> why

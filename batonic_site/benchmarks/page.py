@@ -1,11 +1,11 @@
 """The page of measurements: results into templates/benchmarks.md. No clock, no process, no file. Floor 5."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from django.template.loader import render_to_string
 
-from batonic_site.benchmarks.plan import RATES
+from batonic_site.benchmarks.plan import MANY_BOOKS, RATES
 from batonic_site.benchmarks.table import Column, Report, Row, table
 from batonic_site.benchmarks.targets import Results, target_table
 
@@ -57,6 +57,13 @@ _PUBLISH: Final = (
     Column("max", "staleness_max_ms", 1, 1),
     Column("web CPU s", "web_cpu_s", 1, 2),
 )
+_MANY: Final = (
+    Column("M records/s", "records_per_s", 1e6, 2),
+    Column("engine CPU s", "engine_cpu_s", 1, 2),
+    Column("engine MB", "engine_peak_mb"),
+    Column("snapshots", "snapshots"),
+    Column("written behind the first record, s", "stored_s", 1, 1),
+)
 _MEMORY: Final = (
     Column("orders resting", "resting_orders"),
     Column("replays", "replays"),
@@ -105,16 +112,18 @@ _CHURN: Final = (
 
 def page(results: Results, facts: Mapping[str, str], note: str) -> str:
     """Return the page. ``facts`` are those of the machine; ``note`` says what a reader must know of this run."""
-    rate_rows = [*(f"rate-{rate}" for rate in RATES), "dbn"]
-    rate_labels = [*(f"{rate:,}" for rate in RATES), "max"]
+    rates, labels = _names_of("rate", RATES)
     achieved = Column("achieved, records/s", "records_per_s")
     every = Column("snapshot every", "snapshot_every")
     tables = {
         "targets": target_table(results),
         "rates": table(
-            "asked, records/s", (achieved, every, *_APPLY, *_SNAP, _LIMIT), _rows(results, rate_rows, rate_labels)
+            "asked, records/s",
+            (achieved, every, *_APPLY, *_SNAP, _LIMIT),
+            _rows(results, [*rates, "dbn"], [*labels, "max"]),
         ),
         "pipeline": table("", _STORED, _rows(results, ["dbn", "csv", "every-10", "every-1", "every-change"])),
+        "many": table("instruments", _MANY, _rows(results, *_names_of("books", MANY_BOOKS))),
         "latency": table("", (*_APPLY, *_SNAP), _rows(results, ["dbn", "csv", "every-10", "every-1", "every-change"])),
         "publish": table("", _PUBLISH, _rows(results, ["audience"])),
         "memory": table("", _MEMORY, _rows(results, ["memory"])),
@@ -126,6 +135,11 @@ def page(results: Results, facts: Mapping[str, str], note: str) -> str:
         "churn": table("clients", _CHURN, _churns(results)),
     }
     return render_to_string(TEMPLATE, {"facts": facts, "note": note, "tables": tables})
+
+
+def _names_of(kind: str, numbers: Iterable[int]) -> tuple[list[str], list[str]]:
+    """Return what measurements are called that differ by a number, and their labels."""
+    return [f"{kind}-{number}" for number in numbers], [f"{number:,}" for number in numbers]
 
 
 def _rows(results: Results, names: list[str], labels: list[str] | None = None) -> Iterator[Row]:

@@ -21,6 +21,7 @@ class Measurement(NamedTuple):
 RATES: Final = (200, 1_000, 10_000, 50_000, 500_000)
 """That the control plane lets in, records a second."""
 _RATE_S: Final = 5
+MANY_BOOKS: Final = (100, 1_000, 10_000)
 _QUICK_PIPELINE: Final = ("--records", "20000", "--rounds", "1")
 _QUICK_BOOK: Final = ("--records", "5000", "--rounds", "1")
 
@@ -52,6 +53,13 @@ PLAN: Final = (
     _pipeline("every-10", "--records", "2000000", "--snapshot-every", "10", "--database"),
     _pipeline("every-1", "--records", "500000", "--snapshot-every", "1", "--database"),
     _pipeline("every-change", "--records", "2000000", "--snapshot-every", "0", "--database"),
+    *(
+        _pipeline(
+            f"books-{books}", "--instruments", str(books), "--records", "5000000", "--rounds", "3",
+            quick=("--instruments", "40", *_QUICK_PIPELINE),
+        )
+        for books in MANY_BOOKS
+    ),
     *map(_rate, RATES),
     _pipeline(
         "audience", "--rate", "50000", "--records", "1000000", "--clients", "100", "--rounds", "3",

@@ -40,6 +40,7 @@ class Made(NamedTuple):
 
     path: Path
     records: int
+    books: int
     resting: int
     """Orders in the books at the end."""
     state_hash: str
@@ -70,7 +71,9 @@ def make_file(path: Path, records: MboArray, symbols: dict[int, str]) -> Made:
         records.view(np.uint8).tofile(file)
     market = make_market("kernel")
     market.apply(records)
-    return Made(path, len(records), sum(map(len, market.books.values())), market_hash(market.books.items()))
+    return Made(
+        path, len(records), len(market.books), sum(map(len, market.books.values())), market_hash(market.books.items())
+    )
 
 
 def measure(made: Made, plan: Plan, folder: Path, rounds: int, before_round: Callable[[], None]) -> Report:
@@ -130,6 +133,7 @@ def _round(made: Made, plan: Plan, folder: Path) -> Report:
     shutil.rmtree(folder)
     return report | {
         "streamer_cpu_s": round(spent.cpu_s, 3),
+        "instruments": made.books,
         "resting_orders": made.resting,
         "replays": plan.replays,
         "engine_mb_first": round(engine_mb[0], 1),

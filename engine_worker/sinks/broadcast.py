@@ -10,7 +10,7 @@ it.
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol, cast
 
 import msgpack
 import redis
@@ -21,7 +21,7 @@ from redis.retry import Retry
 
 from engine_worker.histogram import LatencyHistogram
 from engine_worker.mailbox import LatestMailbox
-from engine_worker.sinks.base import SinkUnavailable, ThreadedSink, Written
+from engine_worker.sinks.base import Sink, SinkUnavailable, ThreadedSink, Written
 from engine_worker.trades import Traded
 from orderbook.book.encoding import book_message, encode_trades
 from orderbook.book.snapshot import BookSnapshot
@@ -40,11 +40,21 @@ from orderbook.live import (
     group_name,
 )
 
+FEW: Final = 32
+"""Books that are shown whoever looks at them; of more it is asked."""
+BATCH_BOOKS: Final = 64  # 20 ms
 STATUS_EVERY_S: Final = 1.0
+WATCHED_EVERY_S: Final = 0.1
 SOCKET_TIMEOUT_S: Final = 2.0
 # Kept first, sent second: whoever subscribes and then reads the key misses nothing. As a script because Redis answers
 # then once, and before it wakes the subscribers, who keep the processors busy for some ms.
 _PUBLISH: Final = "redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) return redis.call('PUBLISH', KEYS[2], ARGV[3])"
+# One command a key would take this thread, and with it the interpreter, as long as a second for 20,000 books.
+_RENEW: Final = (
+    "local lost = {} for _, key in ipairs(KEYS) do "
+    "if redis.call('EXPIRE', key, ARGV[1]) == 0 then lost[#lost + 1] = key end end return lost"
+)
+_RENEWED_AT_ONCE: Final = 1000  # 1 ms of Redis
 _AWAY: Final = (redis.RedisError, OSError)
 
 
@@ -56,7 +66,7 @@ class LiveBook(NamedTuple):
     traded: Traded = Traded()
     """The trades since the last push; not with a complete one."""
     since_ns: int = 0
-    """When the oldest change that it shows had come, monotonic; 0: not told."""
+    """When the oldest change that it shows had come, monotonic; 0: not told, as of one that waited for its turn."""
 
     @property
     def key(self) -> str:
@@ -83,6 +93,9 @@ class BroadcastWriter:
         self.publish_ns = LatencyHistogram()
         """From the arrival of the oldest change that a book shows until Redis has it, the wait for PUSH_MS included."""
         self._kept: dict[str, bytes | str] = {}  # key -> what was written under it
+        self.watched: frozenset[str] = frozenset()
+        """As of `LiveSink`. Replaced, never changed."""
+        self._watched_due = 0.0
 
     def write(self, batch: list[LiveBook]) -> Written:
         """Publish a batch and, once a second, say that the engine lives. Raises SinkUnavailable while Redis is away."""
@@ -91,6 +104,9 @@ class BroadcastWriter:
             if time.monotonic() >= self._status_due:
                 self._live_on()
                 self._status_due = time.monotonic() + STATUS_EVERY_S
+            if len(self._kept) > FEW and time.monotonic() >= self._watched_due:
+                self._look_who_watches()
+                self._watched_due = time.monotonic() + WATCHED_EVERY_S
         except _AWAY as error:
             raise SinkUnavailable(f"Redis: {str(error) or type(error).__name__}") from error
         return Written(len(batch))
@@ -123,27 +139,47 @@ class BroadcastWriter:
                 pipeline.set(key, form, ex=BOOK_TTL_S)
             pipeline.execute()
 
+    def _look_who_watches(self) -> None:
+        found = cast(list[bytes], self._redis.pubsub_channels(GROUP_CHANNEL.format("book*")))
+        prefix = len(GROUP_CHANNEL.format(""))
+        watched = frozenset(channel[prefix:].decode() for channel in found)
+        if watched != self.watched:
+            self.watched = watched
+
     def _live_on(self) -> None:
         """Say that the engine lives: its status, and the life of every book. A Redis that was restarted has none."""
         pipeline = self._redis.pipeline(transaction=False)
         _tell(pipeline, self._status(), time.time())
         told = len(pipeline)
-        for key in self._kept:
-            pipeline.expire(key, BOOK_TTL_S)
-        renewed = pipeline.execute()[told:]
-        self._keep(
-            {key: form for (key, form), is_there in zip(self._kept.items(), renewed, strict=True) if not is_there}
-        )
+        keys = list(self._kept)
+        for begin in range(0, len(keys), _RENEWED_AT_ONCE):
+            some = keys[begin : begin + _RENEWED_AT_ONCE]
+            pipeline.eval(_RENEW, len(some), *some, BOOK_TTL_S)
+        lost = [key for some in pipeline.execute()[told:] for key in some]
+        self._keep({key.decode(): self._kept[key.decode()] for key in lost})
+
+
+class LiveSink(Sink[LiveBook], Protocol):
+    """What the feed thread needs of the output that shows books."""
+
+    @property
+    def watched(self) -> frozenset[str]:
+        """Groups that somebody is in, a tenth of a second ago; may be empty while there are few books."""
 
 
 class BroadcastSink(ThreadedSink[LiveBook]):
     """Keeps the newest of each book; never makes the feed wait."""
 
     def __init__(self, redis_url: str, status: Callable[[], EngineStatus]) -> None:
-        mailbox = LatestMailbox[LiveBook](lambda book: book.key)
+        mailbox = LatestMailbox[LiveBook](lambda book: book.key, BATCH_BOOKS)
         writer = BroadcastWriter(redis_url, status)
         self.publish_ns = writer.publish_ns
+        self._redis_writer = writer
         super().__init__("broadcast", mailbox, writer, retry_cap_s=0.5)
+
+    @property
+    def watched(self) -> frozenset[str]:
+        return self._redis_writer.watched
 
 
 def _tell(pipeline: Pipeline, status: EngineStatus, now_s: float) -> None:

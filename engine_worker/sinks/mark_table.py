@@ -14,7 +14,7 @@ from typing import Final
 
 import psycopg
 
-from engine_worker.batch import BookName
+from engine_worker.book_names import BookName
 from engine_worker.mark import Mark, MarkDamaged, names_text, packed, unpacked
 from engine_worker.sinks.deadline import CONNECTION, DeadlineConnection
 from history.models import EngineMark

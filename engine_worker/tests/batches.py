@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from engine_worker.batch import BookName, SnapshotBatch
+from engine_worker.batch import SnapshotBatch
+from engine_worker.book_names import BookName
 from engine_worker.metrics import SinkCounters
 from orderbook.book.mbo import UNDEF_PRICE, BookKey
 from orderbook.book.price import SCALE

@@ -138,6 +138,7 @@ class Remembering:
     """A sink that keeps everything in a list."""
 
     name, degraded, alive, failures, encode_ns = "remembering", "", True, 0, 0
+    watched: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self.write_ns = LatencyHistogram()

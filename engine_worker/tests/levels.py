@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from engine_worker.batch import BookName, SnapshotBatch
+from engine_worker.batch import SnapshotBatch
+from engine_worker.book_names import BookName
 from orderbook.book.mbo import BookKey
 from orderbook.book.price import SCALE
 from orderbook.book.snapshot_tape import SNAPSHOT_ROW

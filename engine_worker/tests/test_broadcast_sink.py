@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgpack
@@ -13,7 +14,7 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 from django.conf import settings
 
 from engine_worker.sinks.base import SinkUnavailable
-from engine_worker.sinks.broadcast import BroadcastSink, BroadcastWriter, LiveBook, message_of
+from engine_worker.sinks.broadcast import FEW, BroadcastSink, BroadcastWriter, LiveBook, message_of
 from engine_worker.tests.builders import Desk, reference_book, session
 from engine_worker.tests.proxy import TcpProxy
 from orderbook.book.mbo import Side
@@ -22,6 +23,7 @@ from orderbook.live import (
     BOOK_TTL_S,
     ENGINE_STATUS_KEY,
     FULL_BOOK_KEY,
+    GROUP_CHANNEL,
     BookMessage,
     EngineStatus,
     blank_status,
@@ -132,9 +134,38 @@ def test_books_that_redis_lost_are_written_again_in_their_newest_form(
     writer.close()
 
 
+def test_of_many_books_it_knows_which_ones_somebody_watches(redis_client: redis.Redis, live: list[LiveBook]) -> None:
+    newest = newest_of(live)[0]
+    books = [newest._replace(snapshot=replace(newest.snapshot, symbol=f"I{number}")) for number in range(FEW + 1)]
+    somebody = redis_client.pubsub(ignore_subscribe_messages=True)
+    somebody.subscribe(GROUP_CHANNEL.format(group_name("I3")), GROUP_CHANNEL.format(group_name("E S")), "another")
+    somebody.get_message(timeout=1)
+    writer = BroadcastWriter(settings.REDIS_URL, status)
+    writer.write(books[:FEW])
+    assert not writer.watched  # so few are shown in any case
+    writer.write(books)
+    assert writer.watched == {group_name("I3"), group_name("E S")}
+    told = writer.watched
+    a_moment_later(writer)
+    writer.write([])
+    assert writer.watched is told  # who knows it need not look again
+    somebody.unsubscribe()
+    while somebody.subscribed:
+        somebody.get_message(timeout=1)
+    a_moment_later(writer)
+    writer.write([])
+    assert not writer.watched
+    writer.close()
+    somebody.close()
+
+
 def newest_of(live: list[LiveBook]) -> list[LiveBook]:
     """Return the newest book of each key."""
     return list({book.key: book for book in live}.values())
+
+
+def a_moment_later(writer: BroadcastWriter) -> None:
+    writer._watched_due = 0.0
 
 
 def a_second_later(writer: BroadcastWriter) -> None:

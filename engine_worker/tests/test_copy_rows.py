@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine_worker.batch import BookName
+from engine_worker.book_names import BookName
 from engine_worker.copy_rows import COLUMNS, copy_bytes
 from engine_worker.named_rows import NamedRows
 from engine_worker.tests.batches import batch

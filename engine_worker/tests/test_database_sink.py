@@ -12,7 +12,8 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from engine_worker.batch import BookName, SnapshotBatch
+from engine_worker.batch import SnapshotBatch
+from engine_worker.book_names import BookName
 from engine_worker.copy_rows import COLUMNS
 from engine_worker.named_rows import NamedRows
 from engine_worker.sinks import database

@@ -142,7 +142,7 @@ def test_an_item_grows_by_what_follows_it_until_somebody_takes_it() -> None:
 
 
 def test_the_slots_keep_the_newest_of_each_key_and_count_the_rest() -> None:
-    box = LatestMailbox[tuple[str, int]](lambda item: item[0])
+    box = LatestMailbox[tuple[str, int]](lambda item: item[0], 9)
     for item in [("a", 1), ("b", 1), ("a", 2), ("a", 3)]:
         assert box.offer(item)
     assert sorted(box.take(0)) == [("a", 3), ("b", 1)]
@@ -152,8 +152,21 @@ def test_the_slots_keep_the_newest_of_each_key_and_count_the_rest() -> None:
     assert closes(box.counters)
 
 
+def test_of_many_slots_so_many_are_taken_at_once_as_may_be_those_first_that_were_filled_first() -> None:
+    box = LatestMailbox[tuple[str, int]](lambda item: item[0], 2)
+    for item in [("a", 1), ("b", 1), ("c", 1), ("a", 2)]:
+        box.offer(item)
+    assert box.take(0) == [("a", 2), ("b", 1)]
+    assert (box.counters.pending, box.counters.conflated) == (3, 1)
+    box.settle(2)
+    assert box.take(0) == [("c", 1)]
+    box.settle(1)
+    assert (box.counters.written, box.counters.pending) == (3, 0)
+    assert closes(box.counters)
+
+
 def test_an_old_item_put_back_does_not_replace_a_newer_one() -> None:
-    box = LatestMailbox[tuple[str, int]](lambda item: item[0])
+    box = LatestMailbox[tuple[str, int]](lambda item: item[0], 9)
     box.offer(("a", 1))
     box.offer(("b", 1))
     box.take(0)
@@ -164,7 +177,7 @@ def test_an_old_item_put_back_does_not_replace_a_newer_one() -> None:
     assert closes(box.counters)
 
 
-@pytest.mark.parametrize("box", [Queue(1, 1, 0), LatestMailbox[Parcel](str)])
+@pytest.mark.parametrize("box", [Queue(1, 1, 0), LatestMailbox[Parcel](str, 9)])
 def test_a_closed_mailbox_does_not_keep_its_taker_waiting_and_counts_what_it_refuses(box: Queue) -> None:
     box.close()
     assert box.take(60) == []

@@ -12,7 +12,7 @@ import pytest
 from psycopg import OperationalError
 
 from engine_worker import mark as mark_module
-from engine_worker.batch import BookName
+from engine_worker.book_names import BookName
 from engine_worker.mark import Mark, MarkDamaged, first_mark, names_text, packed, unpacked
 from engine_worker.sinks.deadline import DeadlineConnection
 from engine_worker.sinks.mark_table import MarkTable

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_worker.batch import BookName
+from engine_worker.book_names import BookName
 from engine_worker.named_rows import NamedRows, joined, packed, storable, unpacked
 from engine_worker.tests.batches import NAMES, TICK, batch
 from orderbook.book.mbo import BookKey

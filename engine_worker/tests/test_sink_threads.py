@@ -168,7 +168,7 @@ def hasty_switches() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("mailbox", "size"),
-    [(FifoMailbox[Parcel](50, 3, 0), len), (LatestMailbox[Parcel](lambda parcel: parcel[0] % 7), lambda _: 1)],
+    [(FifoMailbox[Parcel](50, 3, 0), len), (LatestMailbox[Parcel](lambda parcel: parcel[0] % 7, 3), lambda _: 1)],
 )
 def test_the_counts_add_up_at_every_moment(
     mailbox: Mailbox[Parcel], size: Callable[[object], int], hasty_switches: None

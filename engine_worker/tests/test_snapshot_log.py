@@ -8,7 +8,8 @@ from time import monotonic
 import numpy as np
 import pytest
 
-from engine_worker.batch import BookName, SnapshotBatch
+from engine_worker.batch import SnapshotBatch
+from engine_worker.book_names import BookName
 from engine_worker.fifo_mailbox import FifoMailbox
 from engine_worker.named_rows import named_rows
 from engine_worker.snapshot_log import LogReader, SnapshotLog

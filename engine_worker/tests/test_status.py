@@ -7,7 +7,7 @@ from pytest_django import Settings
 
 from engine_worker.config import engine_config
 from engine_worker.naming import Registered
-from engine_worker.status import StatusReader, status_line
+from engine_worker.status import BOOKS_SHOWN, BOOKS_TOLD, StatusReader, status_line
 from engine_worker.tests.builders import Desk, blank, clear, reference_book, session
 from engine_worker.threads import warm_up
 from history.models import Instrument
@@ -29,6 +29,17 @@ def test_the_status_counts_the_run_and_shows_the_best_prices(tmp_path: Path) -> 
     assert status["feed_size_bytes"] == 0
     assert status["degraded"] == {}
     assert "1,000 records" in status_line(status)
+
+
+def test_of_many_books_the_default_one_and_the_first_are_told_and_fewer_fill_a_line(tmp_path: Path) -> None:
+    count = BOOKS_TOLD + 20
+    symbols = {number: f"I{number}" for number in range(1, count)} | {count: "CLX5"}
+    desk = Desk(tmp_path, symbols)
+    desk.feed(*(session(3, instrument_id=number) for number in symbols))
+    desk.engine.end()
+    told = StatusReader(desk.engine, [])()
+    assert list(told["symbols"]) == ["CLX5", *(f"I{number}" for number in range(1, BOOKS_TOLD + 1))]
+    assert status_line(told).count(" / ") == BOOKS_SHOWN
 
 
 def test_a_quiet_feed_is_waited_for_and_an_empty_side_has_no_price(tmp_path: Path) -> None:

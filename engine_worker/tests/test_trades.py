@@ -1,6 +1,7 @@
 """The trades that go with a push."""
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,27 @@ def test_trades_that_nobody_takes_need_no_more_memory_however_many_they_are() ->
         trades.add(rows)
     assert sum(len(row) for row in trades._heap) <= 2 * 8192
     assert sum(trades.take(BookKey(1, number)).total for number in range(3)) == 100_000
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_trade_is_told_once_whoever_asks_between_however_many_come(seed: int) -> None:
+    rnd = random.Random(seed)
+    trades, told_of, came_of = Trades(), dict[int, list[int]](), dict[int, list[int]]()
+    number = 0
+    for _ in range(60):
+        rows = np.zeros(rnd.choice((0, 1, 5, 200, 3000)), TRADE_ROW)
+        rows["publisher_id"], rows["instrument_id"] = 1, [rnd.randrange(7) for _ in rows]
+        rows["sequence"] = range(number, number + len(rows))
+        number += len(rows)
+        trades.add(rows)
+        for book in range(7):
+            came_of[book] = came_of.get(book, []) + rows["sequence"][rows["instrument_id"] == book].tolist()
+        for book in rnd.sample(range(7), rnd.randrange(4)):
+            told_before = len(told_of.get(book, []))
+            traded = trades.take(BookKey(1, book))
+            assert traded.newest["sequence"].tolist() == came_of[book][told_before:][-KEPT:]
+            assert traded.total == len(came_of[book])
+            told_of[book] = list(came_of[book])
 
 
 def test_a_book_in_mid_event_keeps_its_trades_for_the_next_push(tmp_path: Path) -> None:

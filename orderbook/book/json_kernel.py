@@ -196,10 +196,11 @@ def _state(bids, asks, n, bid_count, ask_count):
 
 # Writes the lines of rows[first:] to ``out`` from position i on, as many as surely fit, the top ``depth`` levels of
 # each. Reads of a row what is not on its levels, and of bids[n] and asks[n] the levels that the row counts.
-# ``piece_bytes``: the most that the pieces of a line take; ``decimals``: by book, of its prices; ``face``: 20 bytes to
+# ``books``: which book of the pieces a row is of, not its number in the market; ``piece_bytes``: the most that the
+# pieces of a line take; ``decimals``: by book of the pieces, of its prices; ``face``: 20 bytes to
 # work with. Returns the first row not written and the position behind the last line. Cost: O(levels).
 @compiled
-def encode(rows, bids, asks, seqs, first, depth, texts, begins, piece_bytes, decimals, face, out, i):
+def encode(rows, bids, asks, seqs, books, first, depth, texts, begins, piece_bytes, decimals, face, out, i):
     face[4] = face[7] = MINUS
     face[10] = 84  # T
     face[13] = face[16] = COLON
@@ -207,7 +208,7 @@ def encode(rows, bids, asks, seqs, first, depth, texts, begins, piece_bytes, dec
     second = NO_SECOND
     for n in range(first, len(rows)):
         row = rows[n]
-        book = np.int64(row.book)
+        book = books[n]
         state = _state(bids, asks, n, row.bids, row.asks)
         bid_count, ask_count = min(np.int64(row.bids), depth), min(np.int64(row.asks), depth)
         if i + piece_bytes + NUMBERS_BYTES + (bid_count + ask_count) * LEVEL_BYTES > len(out):

@@ -87,6 +87,15 @@ def book_tags(records: MboArray) -> npt.NDArray[np.int64]:
     return tags
 
 
+def book_tag(key: BookKey) -> int:
+    """Return a key as `book_tags` does.
+
+    >>> book_tag(BookKey(publisher_id=1, instrument_id=432669)) == (1 << 32) + 432669
+    True
+    """
+    return key.publisher_id << 32 | key.instrument_id
+
+
 def book_key(tag: int) -> BookKey:
     """Return the key that a tag stands for.
 

@@ -20,17 +20,19 @@ from batonic_site.services.process import ServiceError
 from batonic_site.services.scratch import scratch_database, scratch_site
 from batonic_site.services.valkey import Valkey
 from engine_worker.benchmark.audience import Audience
-from engine_worker.benchmark.pipeline import Made, Plan, Report, make_file, measure
+from engine_worker.benchmark.pipeline import Plan, Report, make_file, measure
 from history.models import Instrument, Snapshot
 from orderbook.benchmark import socket_load
-from orderbook.benchmark.records import resting, tiled
+from orderbook.benchmark.records import interleaved, resting, tiled
 from orderbook.benchmark.socket_client import Target
+from orderbook.book.mbo import MboArray
 from replay import simulator
 from replay.benchmark.processes import BenchmarkError
 from replay.feed.sources import SourceError, open_recording
 
 MAX_RECORDS: Final = 100_000_000
 MAX_CLIENTS: Final = 1000
+MAX_INSTRUMENTS: Final = 65_535
 SEED: Final = 1
 _SIMULATED: Final = 1_000_000
 _RESTING_IN: Final = 100
@@ -46,6 +48,11 @@ class Command(BaseCommand):
         parser.add_argument("--records", type=int, default=5_000_000, help="records of the file (default: 5000000)")
         parser.add_argument("--file", type=Path, help="recording to repeat until there are so many (default: simulate)")
         parser.add_argument("--resting", action="store_true", help="make a file of orders that all rest instead")
+        parser.add_argument(
+            "--instruments",
+            type=int,
+            help="copies of the busiest one, interleaved (default: as in the file; 100 with --resting)",
+        )
         parser.add_argument("--framing", choices=("dbn", "csv"), default="dbn", help="of the raw feed (default: dbn)")
         parser.add_argument("--rate", type=int, help="records a second (default: as fast as it goes)")
         parser.add_argument("--snapshot-every", type=int, default=1000, help="0 = each change of the best prices")
@@ -59,6 +66,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         _require("--records", options["records"], 1, MAX_RECORDS)
+        _require("--instruments", options["instruments"] or 1, 1, MAX_INSTRUMENTS)
         _require("--rate", options["rate"] or MAX_RECORDS, 1, MAX_RECORDS)
         _require("--snapshot-every", options["snapshot_every"], 0, 10**9)
         _require("--depth", options["depth"], 1, 200)
@@ -78,7 +86,9 @@ class Command(BaseCommand):
         self.stdout.write(json.dumps(report) if options["json"] else shown(report))
 
     def measure(self, folder: Path, options: dict[str, Any]) -> Report:
-        made = made_file(folder / "made.dbn", options["records"], options["file"], all_rest=options["resting"])
+        stream = stream_of(options["records"], options["file"], options["instruments"], all_rest=options["resting"])
+        made = make_file(folder / "made.dbn", *stream)
+        del stream
         load_1m = os.getloadavg()[0]
         with contextlib.ExitStack() as stack:
             valkey = Valkey(folder)
@@ -104,19 +114,30 @@ class Command(BaseCommand):
         return report | {"database": options["database"], "cpu_count": os.cpu_count(), "load_1m": round(load_1m, 2)}
 
 
-def made_file(path: Path, count: int, file: Path | None, *, all_rest: bool = False) -> Made:
-    """Write the file to replay: so many records, of a recording or simulated, repeated, or resting orders.
+def stream_of(
+    count: int, file: Path | None, instruments: int | None, *, all_rest: bool
+) -> tuple[MboArray, dict[int, str]]:
+    """Return so many records, and what their instruments are called.
 
-    Raises SourceError.
+    They are of a recording or simulated, and repeated; or of so many copies of one instrument; or orders that all rest.
+    Raises SourceError, ValueError.
     """
     if all_rest:
-        return make_file(path, resting(count, _RESTING_IN), {number + 1: f"I{number}" for number in range(_RESTING_IN)})
+        instruments = instruments or _RESTING_IN
+        return resting(count, instruments), _numbered(instruments)
     if file is None:
         symbols = simulator.instrument_ids(["CLX5"])
         records = simulator.simulate(max(min(count, _SIMULATED), 2 * simulator.MIN_RECORDS), ["CLX5"], SEED)
-        return make_file(path, tiled(records, count), symbols)
-    recording = open_recording(file)
-    return make_file(path, tiled(recording.records, count), recording.symbols)
+    else:
+        recording = open_recording(file)
+        records, symbols = recording.records, recording.symbols
+    if instruments is None:
+        return tiled(records, count), symbols
+    return interleaved(records, count, instruments, SEED), _numbered(instruments)
+
+
+def _numbered(instruments: int) -> dict[int, str]:
+    return {number: f"I{number}" for number in range(1, instruments + 1)}
 
 
 def shown(report: Report) -> str:
@@ -136,7 +157,7 @@ def shown(report: Report) -> str:
         _latency(report, "publish", "publish", "ms"),
         f"engine     {report['engine_cpu_s']} s CPU, {report['engine_peak_mb']} MB at most; "
         f"{report['engine_mb_first']} MB behind the first replay, {report['engine_mb_last']} behind the last of "
-        f"{report['replays']}; {report['resting_orders']:,} orders rested",
+        f"{report['replays']}; {report['resting_orders']:,} orders rested in {report['instruments']:,} books",
         f"streamer   {report['streamer_cpu_s']} s CPU, {report['streamer_peak_mb']} MB",
     ]
     if "clients" in report:
