@@ -25,7 +25,7 @@ from orderbook.live import LIVE_DEPTH
 COMPLETE_EVERY_NS: Final = 10**9
 COMPLETE_FEW: Final = 128
 CROWDED_NS: Final = 10**8
-"""The least that a round takes in which not all have their turn: showing them costs a fifth of a processor at most."""
+"""The least that a round takes in which not all have their turn, however short PUSH_MS is: records come first."""
 NEVER: Final = 2**63 - 1
 
 

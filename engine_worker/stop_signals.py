@@ -12,7 +12,7 @@ class StopSignals:
     """Takes both from now on. For the main thread.
 
     A handler may run while the main thread is inside anything, another handler included: it must take no lock that this
-    thread may hold. An Event has one; of a hundred engines that were sent sixty signals at once, ten never ended.
+    thread may hold. An Event has one; of three hundred processes that were sent sixty signals each, 33 never ended.
     """
 
     def __init__(self) -> None:

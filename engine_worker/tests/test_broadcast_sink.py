@@ -138,13 +138,14 @@ def test_of_many_books_it_knows_which_ones_somebody_watches(redis_client: redis.
     newest = newest_of(live)[0]
     books = [newest._replace(snapshot=replace(newest.snapshot, symbol=f"I{number}")) for number in range(FEW + 1)]
     somebody = redis_client.pubsub(ignore_subscribe_messages=True)
-    somebody.subscribe(GROUP_CHANNEL.format(group_name("I3")), GROUP_CHANNEL.format(group_name("E S")), "another")
+    ours = [GROUP_CHANNEL.format(group_name(symbol)) for symbol in ("I3", "E S")]
+    somebody.subscribe(*ours, "another", GROUP_CHANNEL.format("book").encode() + b"\xff")  # the last is no text
     somebody.get_message(timeout=1)
     writer = BroadcastWriter(settings.REDIS_URL, status)
     writer.write(books[:FEW])
     assert not writer.watched  # so few are shown in any case
     writer.write(books)
-    assert writer.watched == {group_name("I3"), group_name("E S")}
+    assert writer.watched == {group_name("I3"), group_name("E S"), "book\N{REPLACEMENT CHARACTER}"}
     told = writer.watched
     a_moment_later(writer)
     writer.write([])

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from orderbook.book.market import split_by_book
 from orderbook.book.mbo import MBO, MBO_LENGTH, MBO_RTYPE, UNDEF_PRICE, UNDEF_TIMESTAMP, Action, Flags, MboArray, Side
 
+MAX_INSTRUMENTS: Final = 65_535
+"""That `interleaved` can draw."""
 _UNTYPED: Final = np.dtype((np.void, MBO.itemsize))
 _UINT64_VALUES: Final = 2**64
 _BEST_BID: Final = 65 * 10**9

@@ -23,7 +23,7 @@ from engine_worker.benchmark.audience import Audience
 from engine_worker.benchmark.pipeline import Plan, Report, make_file, measure
 from history.models import Instrument, Snapshot
 from orderbook.benchmark import socket_load
-from orderbook.benchmark.records import interleaved, resting, tiled
+from orderbook.benchmark.records import MAX_INSTRUMENTS, interleaved, resting, tiled
 from orderbook.benchmark.socket_client import Target
 from orderbook.book.mbo import MboArray
 from replay import simulator
@@ -32,7 +32,6 @@ from replay.feed.sources import SourceError, open_recording
 
 MAX_RECORDS: Final = 100_000_000
 MAX_CLIENTS: Final = 1000
-MAX_INSTRUMENTS: Final = 65_535
 SEED: Final = 1
 _SIMULATED: Final = 1_000_000
 _RESTING_IN: Final = 100

@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
 from orderbook.benchmark.machine import cpu_name
-from orderbook.benchmark.records import interleaved, tiled
+from orderbook.benchmark.records import MAX_INSTRUMENTS, interleaved, tiled
 from orderbook.benchmark.rounds import (
     PROOF_RECORDS,
     REFERENCE_RECORDS,
@@ -33,7 +33,6 @@ from replay.feed.sources import SourceError, open_recording
 
 INTERRUPTED: Final = 130  # what a shell reports for Ctrl-C
 MAX_RECORDS: Final = 100_000_000
-MAX_INSTRUMENTS: Final = 65_535
 SEED: Final = 1
 WARM_STARTS: Final = 5
 
